@@ -1,0 +1,266 @@
+"""The configuration: one TOML file, read strictly; `section.key=value` overrides any value.
+
+Unknown keys and wrong types are refused with the place and what was expected. The presets in
+`mmzero_async/presets/` are complete, commented files; `seedling.toml` is the default.
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used: says what, where and what to do."""
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all sections: frozen, unknown keys refused."""
+
+
+class RunConfig(_Section, frozen=True, kw_only=True):
+    """What is trained, from what, and for how long."""
+
+    base_model: str = "seedling"  # "seedling" or the folder of a Qwen3-VL-shaped model
+    seed: int = 20260310
+    max_minutes: float = 20.0  # 0: no limit
+    max_steps: int = 0  # stop when every role took this many steps; 0: no limit
+    evaluate: bool = True  # held-out score before and after
+
+
+class LogConfig(_Section, frozen=True, kw_only=True):
+    """The log server."""
+
+    host: str = "127.0.0.1"
+    port: int = 5701  # 0: any free port
+    map_gib: int = 64  # sparse; the file grows with use
+    sync: Literal["full", "nometasync", "nosync"] = "full"
+    max_batch: int = 256  # messages a group commit
+    max_message_mib: int = 64
+    credits: int = 64  # unacknowledged appends a worker may have
+    heartbeat_seconds: float = 1.0
+    dead_seconds: float = 5.0
+    lease_seconds: float = 120.0
+    max_attempts: int = 3  # leases of one piece of work before it is abandoned
+
+
+class EngineConfig(_Section, frozen=True, kw_only=True):
+    """The vLLM server."""
+
+    host: str = "127.0.0.1"
+    port: int = 8701  # 0: any free port
+    url: str = ""  # an engine that runs already; empty: start our own
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    max_model_len: int = 1024
+    max_num_seqs: int = 64
+    max_loras: int = 6  # two versions a role
+    max_lora_rank: int = 16
+    kv_cache_gib: float = 0.5  # CPU engine
+    threads: int = 1  # CPU engine
+    gpu_memory_utilization: float = 0.5
+    start_seconds: float = 300.0
+    request_seconds: float = 120.0
+
+
+class SamplingConfig(_Section, frozen=True, kw_only=True):
+    temperature: float = 1.0
+    top_p: float = 1.0  # below 1 the ratio would measure the truncated mass: see off-policy docs
+    max_tokens: int = 256
+
+
+class ProposerConfig(_Section, frozen=True, kw_only=True):
+    """Reward constants after MM-Zero, section on the proposer."""
+
+    samples: int = 4
+    sampling: SamplingConfig = SamplingConfig(max_tokens=160)
+    solvability_cap: float = 0.5
+    low_difficulty: float = 0.15
+    low_difficulty_penalty: float = 0.3
+    type_share_limit: float = 0.5
+    type_penalty: float = 0.15
+    diversity_cap: float = 0.5
+    diversity_threshold: float = 0.25
+    diversity_weights: tuple[float, float, float] = (0.45, 0.20, 0.35)
+    unparseable: float = -1.0
+
+
+class CoderConfig(_Section, frozen=True, kw_only=True):
+    """Reward constants after MM-Zero, section on the coder."""
+
+    samples: int = 4
+    sampling: SamplingConfig = SamplingConfig(max_tokens=256)
+    rendered: float = 1.0
+    not_rendered: float = -0.1
+    no_code: float = -0.05
+    not_svg: float = -0.5
+    floor: float = -0.5
+    difficulty: Literal["min", "any"] = "min"  # min(c, 1 - c), or 1 if any answer exists
+
+
+class SolverConfig(_Section, frozen=True, kw_only=True):
+    """Reward constants after MM-Zero, section on the solver."""
+
+    easy_samples: int = 4
+    hard_samples: int = 8
+    sampling: SamplingConfig = SamplingConfig(max_tokens=64)
+    answer_weight: float = 0.9
+    format_weight: float = 0.1
+
+
+class RendererConfig(_Section, frozen=True, kw_only=True):
+    size: int = 96  # pixels, square
+    children: int = 1
+    wall_seconds: float = 5.0
+    memory_mib: int = 512
+    max_svg_kib: int = 64
+
+
+class FilterConfig(_Section, frozen=True, kw_only=True):
+    """Which complete groups are trained on; what fails is rejected with the reason."""
+
+    coder_render_rate: tuple[float, float] = (0.25, 0.75)
+    solver_easy_consistency: float = 0.5
+    solver_hard_consistency: tuple[float, float] = (0.25, 0.75)
+
+
+class RoleLearning(_Section, frozen=True, kw_only=True):
+    """How one role is trained."""
+
+    groups: int  # groups a step
+    lr: float
+    train: bool = True
+
+
+class LearnerConfig(_Section, frozen=True, kw_only=True):
+    """The optimiser and the off-policy correction."""
+
+    proposer: RoleLearning = RoleLearning(groups=18, lr=1e-6)
+    coder: RoleLearning = RoleLearning(groups=8, lr=1e-6)
+    solver: RoleLearning = RoleLearning(groups=16, lr=1e-6)
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    max_grad_norm: float = 1.0
+    is_cap: float = 2.0  # truncated importance sampling: cap C on pi / mu a token
+    kl_coefficient: float = 0.0  # k3 estimator against the base
+    scale_rewards: Literal["group", "none"] = "group"
+    micro_batch_tokens: int = 4096  # padded tokens a forward pass
+    threads: int = 1
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    keep_checkpoints: int = 0  # 0: all; else the newest of each role
+
+
+class AdmissionConfig(_Section, frozen=True, kw_only=True):
+    """Generation is paced, not discarded."""
+
+    max_running_groups: int = 6  # proposer groups open at once
+    eta: int = 4  # ready groups a role may have, in steps
+    max_staleness: int = 8  # a group older than this is rejected as stale
+
+
+class WorkerConfig(_Section, frozen=True, kw_only=True):
+    """How many pieces of work each process has in hand at once."""
+
+    proposers: int = 1
+    coders: int = 1
+    renderers: int = 1
+    solvers: int = 1
+    proposer_in_flight: int = 2
+    coder_in_flight: int = 4
+    renderer_in_flight: int = 4
+    solver_in_flight: int = 8
+
+
+class EvalConfig(_Section, frozen=True, kw_only=True):
+    scenes: int = 1000
+    seed: int = 777
+    sampled: bool = True  # also score sampling at the training temperature
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    """The whole configuration; a section a room."""
+
+    run: RunConfig = RunConfig()
+    log: LogConfig = LogConfig()
+    engine: EngineConfig = EngineConfig()
+    proposer: ProposerConfig = ProposerConfig()
+    coder: CoderConfig = CoderConfig()
+    solver: SolverConfig = SolverConfig()
+    renderer: RendererConfig = RendererConfig()
+    filters: FilterConfig = FilterConfig()
+    learner: LearnerConfig = LearnerConfig()
+    admission: AdmissionConfig = AdmissionConfig()
+    workers: WorkerConfig = WorkerConfig()
+    eval: EvalConfig = EvalConfig()
+    templates: str = "seedling"  # folder under roles/templates
+
+    def to_json(self) -> str:
+        return msgspec.json.encode(self, order="sorted").decode()
+
+    def digest(self) -> str:
+        """Sha-256 (16 hex digits) of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+def from_json(text: str) -> Config:
+    return msgspec.json.decode(text, type=Config)
+
+
+def preset_names() -> list[str]:
+    folder = resources.files("mmzero_async.presets")
+    return sorted(
+        p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
+    )
+
+
+def load(source: str = "seedling", overrides: Iterable[str] = ()) -> Config:
+    """A preset's name or a TOML file's path, with `section.key=value` overrides on top.
+
+    Raises ConfigError for a missing file, TOML syntax, an unknown key or a value of a wrong type.
+    """
+    path = Path(source)
+    if path.suffix == ".toml" or path.exists():
+        if not path.is_file():
+            raise ConfigError(f"configuration {path}: no such file. Presets: {preset_names()}")
+        text = path.read_text()
+    elif source in preset_names():
+        text = resources.files("mmzero_async.presets").joinpath(f"{source}.toml").read_text()
+    else:
+        raise ConfigError(
+            f"configuration {source!r}: neither a .toml file nor one of {preset_names()}"
+        )
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"configuration {source}: not valid TOML: {error}") from error
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"configuration {source}: {error}. Every key is documented in "
+            "mmzero_async/presets/seedling.toml"
+        ) from error
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: expected section.key=value")
+    *sections, leaf = key.strip().split(".")
+    node = tree
+    for section in sections:
+        child = node.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {override!r}: {section} is a value, not a section")
+        node = child
+    try:
+        node[leaf] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        node[leaf] = value  # a bare word is a string

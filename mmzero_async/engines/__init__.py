@@ -1,0 +1,1 @@
+"""vLLM: the server process, the client and the publishing of adapters."""

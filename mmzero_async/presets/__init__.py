@@ -1,0 +1,1 @@
+"""Complete configurations, ready to run."""

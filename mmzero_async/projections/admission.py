@@ -1,0 +1,47 @@
+"""How many new proposer prompts may start: generation is paced so that work need not be discarded.
+
+After AReaL (arXiv 2505.24298): a role may have at most (eta + 1) steps' worth of groups ahead of
+the learner, counting those still being made. As trained groups leave both sides of that
+inequality, no version number appears in it.
+"""
+
+from mmzero_async.config import AdmissionConfig, LearnerConfig, RoleLearning
+from mmzero_async.projections.groups import GroupBook
+from mmzero_async.projections.lineage import Lineage
+from mmzero_async.schemas.events import ROLES, Role
+
+
+def open_groups(lineage: Lineage) -> dict[Role, int]:
+    """Groups in the making, a role."""
+    proposals = [p for tree in lineage.trees.values() for p in tree.proposals if not p.settled]
+    drawings = sum(1 for p in proposals for d in p.drawings if not d.settled)
+    return {"proposer": len(lineage.trees), "coder": len(proposals), "solver": drawings}
+
+
+def admits_prompt(
+    lineage: Lineage,
+    book: GroupBook,
+    leased_prompts: int,
+    admission: AdmissionConfig,
+    learner: LearnerConfig,
+) -> bool:
+    """Whether one more proposer prompt may be leased now."""
+    running = open_groups(lineage)
+    if running["proposer"] + leased_prompts >= admission.max_running_groups:
+        return False
+    for role in ROLES:
+        learning = role_learning(learner, role)
+        ahead = len(book.ready[role]) + running[role]
+        if learning.train and ahead >= (admission.eta + 1) * learning.groups:
+            return False
+    return True
+
+
+def role_learning(learner: LearnerConfig, role: Role) -> RoleLearning:
+    match role:
+        case "proposer":
+            return learner.proposer
+        case "coder":
+            return learner.coder
+        case "solver":
+            return learner.solver

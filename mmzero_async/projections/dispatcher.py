@@ -1,0 +1,105 @@
+"""Due work for the log server: what the log calls for and nobody holds, oldest lineage first.
+
+Everything here is rebuilt from the log at start. Leases are not in the log: they belong to the
+server's memory, and what was leased when it died is simply due again.
+"""
+
+import hashlib
+import heapq
+
+import msgspec
+
+from mmzero_async.config import Config
+from mmzero_async.projections.admission import admits_prompt
+from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.schemas.events import AnyEvent, Role
+from mmzero_async.schemas.ids import group_id, indices
+from mmzero_async.schemas.record import Record
+from mmzero_async.schemas.work import STAGES, Stage, Work
+
+STAGE_POLICY: dict[Stage, Role] = {"propose": "proposer", "code": "coder", "answer": "solver"}
+
+
+class PipelineDispatcher:
+    """Implements the transport's dispatcher port over the pipeline projection."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.pipeline = Pipeline()
+        self._due: dict[Stage, list[tuple[tuple[int, ...], str]]] = {s: [] for s in STAGES}
+        self._leased_prompts: set[int] = set()
+
+    def admits(self, event: AnyEvent) -> bool:
+        return self.pipeline.lineage.admits(event)
+
+    def apply(self, record: Record) -> None:
+        due, _ = self.pipeline.apply(record.offset, record.event())
+        for work in due:
+            self._push(work)
+        settled = self.pipeline.lineage.settled_prompts
+        self._leased_prompts = {p for p in self._leased_prompts if p not in settled}
+
+    def take(self, stage: Stage) -> Work | None:
+        """The oldest due work of a stage with its role's current policy; None: nothing now."""
+        role = STAGE_POLICY.get(stage)
+        if role is not None and role not in self.pipeline.policies.published:
+            return None
+        if self.pipeline.finished is not None:
+            return None
+        work = self._new_prompt() if stage == "propose" else self._oldest(stage)
+        if work is None or role is None:
+            return work
+        published = self.pipeline.policies.published[role]
+        return msgspec.structs.replace(
+            work,
+            version=published.version,
+            policy=published.policy,
+            seed=derived_seed(self.config.run.seed, work.key),
+        )
+
+    def give_back(self, key: str) -> None:
+        """A lease ended without a result: the work is due again, if the log still calls for it."""
+        if key.startswith("propose/"):
+            self._leased_prompts.discard(indices(key.removeprefix("propose/"))[0])
+        elif key in self.pipeline.lineage.open:
+            self._push(self.pipeline.lineage.open[key])
+
+    def backlog(self) -> dict[str, int]:
+        """Open work a stage: leased and due together."""
+        counts: dict[str, int] = dict.fromkeys(STAGES, 0)
+        for work in self.pipeline.lineage.open.values():
+            counts[work.stage] += 1
+        counts["propose"] = len(self._leased_prompts)
+        return counts
+
+    def _push(self, work: Work) -> None:
+        heapq.heappush(self._due[work.stage], (indices(work.target), work.key))
+
+    def _oldest(self, stage: Stage) -> Work | None:
+        heap = self._due[stage]
+        while heap:
+            _, key = heapq.heappop(heap)
+            work = self.pipeline.lineage.open.get(key)
+            if work is not None:
+                return work
+        return None
+
+    def _new_prompt(self) -> Work | None:
+        pipeline, config = self.pipeline, self.config
+        leased = len(self._leased_prompts)
+        if not admits_prompt(
+            pipeline.lineage, pipeline.book, leased, config.admission, config.learner
+        ):
+            return None
+        settled = pipeline.lineage.settled_prompts
+        prompt = settled.prefix
+        while prompt in settled or prompt in self._leased_prompts:
+            prompt += 1
+        self._leased_prompts.add(prompt)
+        return Work(stage="propose", target=group_id(prompt))
+
+
+def derived_seed(run_seed: int, key: str) -> int:
+    """A 31-bit sampling seed: a function of the run's seed and the work's key alone."""
+    digest = hashlib.blake2b(f"{run_seed}/{key}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") & 0x7FFFFFFF

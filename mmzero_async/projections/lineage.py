@@ -1,0 +1,242 @@
+"""The tree that grows under each proposer prompt, and the moment at which a group is complete.
+
+proposer group -> proposals -> drawings -> pictures -> easy and hard answers. A node that cannot go
+on (unparseable, not rendered, abandoned) counts as settled. When all below a node is settled, the
+group that it heads is complete and is reported once, with the offsets of all events that its
+reward needs. A tree is forgotten when its proposer group is complete: memory is bounded by what
+is open.
+"""
+
+from dataclasses import dataclass, field
+
+from mmzero_async.schemas.events import (
+    Answered,
+    AnyEvent,
+    Coded,
+    Proposal,
+    Proposed,
+    Question,
+    Rendered,
+    Role,
+    WorkAbandoned,
+)
+from mmzero_async.schemas.ids import drawing_id, indices, proposal_id, root
+from mmzero_async.schemas.work import Work, completes
+
+QUESTIONS: tuple[Question, ...] = ("easy", "hard")
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteGroup:
+    """A group whose rewards can be computed from the events at `offsets` (ascending)."""
+
+    role: Role
+    id: str
+    version: int  # oldest policy version among its samples
+    offsets: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Drawing:
+    id: str
+    settled: bool = False
+    rendered: int | None = None  # offset
+    picture: str | None = None
+    answers: dict[Question, int] = field(default_factory=dict)  # offsets
+    solver_version: int = 0
+
+    def offsets(self) -> list[int]:
+        found = [] if self.rendered is None else [self.rendered]
+        return found + list(self.answers.values())
+
+
+@dataclass(slots=True)
+class ProposalNode:
+    id: str
+    proposal: Proposal | None
+    settled: bool = False
+    coded: int | None = None  # offset
+    version: int = 0
+    drawings: list[Drawing] = field(default_factory=list)
+
+    def offsets(self) -> list[int]:
+        found = [] if self.coded is None else [self.coded]
+        return found + [o for drawing in self.drawings for o in drawing.offsets()]
+
+
+@dataclass(slots=True)
+class Tree:
+    """All that descends from one proposer prompt."""
+
+    id: str
+    proposed: int  # offset
+    version: int
+    proposals: list[ProposalNode]
+
+    def offsets(self) -> tuple[int, ...]:
+        below = (o for proposal in self.proposals for o in proposal.offsets())
+        return tuple(sorted([self.proposed, *below]))
+
+
+class Lineage:
+    """`apply` each event in offset order; it returns new due work and newly complete groups."""
+
+    def __init__(self) -> None:
+        self.trees: dict[str, Tree] = {}
+        self.settled_prompts = SettledPrompts()
+        self.open: dict[str, Work] = {}  # work that the log calls for, by key
+
+    def admits(self, event: AnyEvent) -> bool:
+        """Whether the log still waits for this: False for a second settlement of the same work."""
+        key = completes(event)
+        if key is None:
+            return True
+        if key.startswith("propose/"):
+            return indices(key.removeprefix("propose/"))[0] not in self.settled_prompts
+        return key in self.open
+
+    def apply(self, offset: int, event: AnyEvent) -> tuple[list[Work], list[CompleteGroup]]:
+        key = completes(event)
+        if key is None or not self.admits(event):
+            return [], []
+        self.open.pop(key, None)
+        match event:
+            case Proposed():
+                due, done = self._proposed(offset, event)
+            case Coded():
+                due, done = self._coded(offset, event)
+            case Rendered():
+                due, done = self._rendered(offset, event)
+            case Answered():
+                due, done = self._answered(offset, event)
+            case WorkAbandoned():
+                due, done = [], self._abandoned(event)
+            case _:
+                return [], []
+        for work in due:
+            self.open[work.key] = work
+        return due, done
+
+    def _proposed(self, offset: int, event: Proposed) -> tuple[list[Work], list[CompleteGroup]]:
+        self.settled_prompts.add(indices(event.group)[0])
+        nodes = [
+            ProposalNode(
+                id=proposal_id(event.group, i),
+                proposal=outcome.proposal,
+                settled=outcome.proposal is None,
+            )
+            for i, outcome in enumerate(event.outcomes)
+        ]
+        tree = Tree(event.group, offset, oldest_version(event), nodes)
+        self.trees[tree.id] = tree
+        due = [
+            Work(stage="code", target=node.id, proposal=node.proposal)
+            for node in nodes
+            if not node.settled
+        ]
+        return due, self._finish_tree(tree)
+
+    def _coded(self, offset: int, event: Coded) -> tuple[list[Work], list[CompleteGroup]]:
+        tree, node = self._proposal(event.proposal)
+        node.coded, node.version = offset, oldest_version(event)
+        node.drawings = [
+            Drawing(id=drawing_id(node.id, i), settled=outcome.svg is None)
+            for i, outcome in enumerate(event.outcomes)
+        ]
+        due = [
+            Work(stage="render", target=drawing.id, svg=outcome.svg)
+            for drawing, outcome in zip(node.drawings, event.outcomes, strict=True)
+            if outcome.svg is not None
+        ]
+        return due, self._finish_proposal(tree, node)
+
+    def _rendered(self, offset: int, event: Rendered) -> tuple[list[Work], list[CompleteGroup]]:
+        tree, node, drawing = self._drawing(event.drawing)
+        drawing.rendered, drawing.picture = offset, event.picture
+        if event.picture is None:
+            drawing.settled = True
+            return [], self._finish_proposal(tree, node)
+        due = [
+            Work(
+                stage="answer",
+                target=drawing.id,
+                proposal=node.proposal,
+                picture=event.picture,
+                question=question,
+            )
+            for question in QUESTIONS
+        ]
+        return due, []
+
+    def _answered(self, offset: int, event: Answered) -> tuple[list[Work], list[CompleteGroup]]:
+        tree, node, drawing = self._drawing(event.drawing)
+        drawing.answers[event.question] = offset
+        if event.question == "hard":
+            drawing.solver_version = oldest_version(event)
+        if len(drawing.answers) < len(QUESTIONS):
+            return [], []
+        drawing.settled = True
+        offsets = tuple(sorted([tree.proposed, *drawing.offsets()]))
+        done = CompleteGroup("solver", drawing.id, drawing.solver_version, offsets)
+        return [], [done, *self._finish_proposal(tree, node)]
+
+    def _abandoned(self, event: WorkAbandoned) -> list[CompleteGroup]:
+        stage, target = event.work.split("/")[:2]
+        if stage == "propose":
+            self.settled_prompts.add(indices(target)[0])
+            return []
+        if stage == "code":
+            tree, node = self._proposal(target)
+            node.settled = True
+            return self._finish_tree(tree)
+        tree, node, drawing = self._drawing(target)
+        drawing.settled = True
+        if stage == "answer":
+            for question in QUESTIONS:  # the other question would serve no group any more
+                self.open.pop(Work(stage="answer", target=target, question=question).key, None)
+        return self._finish_proposal(tree, node)
+
+    def _finish_proposal(self, tree: Tree, node: ProposalNode) -> list[CompleteGroup]:
+        if node.settled or not all(drawing.settled for drawing in node.drawings):
+            return []
+        node.settled = True
+        offsets = tuple(sorted([tree.proposed, *node.offsets()]))
+        done = [CompleteGroup("coder", node.id, node.version, offsets)]
+        return done + self._finish_tree(tree)
+
+    def _finish_tree(self, tree: Tree) -> list[CompleteGroup]:
+        if not all(node.settled for node in tree.proposals):
+            return []
+        del self.trees[tree.id]
+        return [CompleteGroup("proposer", tree.id, tree.version, tree.offsets())]
+
+    def _proposal(self, target: str) -> tuple[Tree, ProposalNode]:
+        tree = self.trees[root(target)]
+        return tree, tree.proposals[indices(target)[1]]
+
+    def _drawing(self, target: str) -> tuple[Tree, ProposalNode, Drawing]:
+        tree, node = self._proposal(target)
+        return tree, node, node.drawings[indices(target)[2]]
+
+
+class SettledPrompts:
+    """The set of prompt numbers that are settled: a dense prefix and what lies beyond it."""
+
+    def __init__(self) -> None:
+        self.prefix = 0
+        self.beyond: set[int] = set()
+
+    def __contains__(self, prompt: int) -> bool:
+        return prompt < self.prefix or prompt in self.beyond
+
+    def add(self, prompt: int) -> None:
+        self.beyond.add(prompt)
+        while self.prefix in self.beyond:
+            self.beyond.remove(self.prefix)
+            self.prefix += 1
+
+
+def oldest_version(event: Proposed | Coded | Answered) -> int:
+    """The oldest policy version that drew any token of the event's samples."""
+    spans = [span.version for sample in event.generation.samples for span in sample.versions]
+    return min(spans, default=event.generation.version)

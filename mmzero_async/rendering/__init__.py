@@ -1,0 +1,1 @@
+"""SVG from strangers to PNG, in guarded children. Knows no roles and no sockets."""

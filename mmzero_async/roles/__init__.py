@@ -1,0 +1,1 @@
+"""Proposer, coder and solver as pure functions: prompts, parsing, grading, rewards, filters."""

@@ -1,0 +1,1 @@
+"""ROUTER/DEALER protocol: append, acknowledge, lease. Knows no roles and no tensors."""

@@ -1,0 +1,1 @@
+"""Starting, supervising and looking: nothing imports this room."""

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs the project and all it needs into .venv. A stamp over what decides the installation
+# makes later calls return at once.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+stamp=.venv/mmzero-setup
+want=$(cat pyproject.toml ops/setup.sh | sha256sum | cut -d' ' -f1)
+[ "$(cat "$stamp" 2>/dev/null || true)" = "$want" ] && exit 0
+
+say() { printf '\033[2msetup: %s\033[0m\n' "$*"; }
+pip() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" 2> >(grep -v '^WARNING: Location' >&2); }
+
+extra=cpu
+command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1 && extra=gpu
+say "1/3 PyTorch"
+if [ "$extra" = cpu ]; then pip torch==2.13.0; fi
+say "2/3 vLLM ($extra), transformers, TRL and the rest: about 4 minutes"
+pip -e ".[$extra,dev]"
+say "3/3 checking"
+.venv/bin/python -m mmzero_async.torchvision_shim --install
+.venv/bin/python -c "import mmzero_async.schemas.events, resvg_py, lmdb, zmq, torch"
+echo "$want" > "$stamp"
+say "ready"

@@ -1,0 +1,1 @@
+"""What is said and stored: events, ids, packing, records, work. Knows nothing else of ours."""

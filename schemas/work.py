@@ -1,0 +1,66 @@
+"""A piece of work that a worker leases: all it needs to know, so that no worker reads the log."""
+
+from typing import Literal
+
+from mmzero_async.schemas.events import (
+    Answered,
+    AnyEvent,
+    Coded,
+    Proposal,
+    Proposed,
+    Question,
+    Rendered,
+    Value,
+    WorkAbandoned,
+)
+
+Stage = Literal["propose", "code", "render", "answer"]
+STAGES: tuple[Stage, ...] = ("propose", "code", "render", "answer")
+STAGE_ROLE: dict[Stage, str] = {
+    "propose": "proposer",
+    "code": "coder",
+    "render": "renderer",
+    "answer": "solver",
+}
+
+
+class Work(Value, frozen=True, kw_only=True):
+    """One unit of one stage. `target` is the id of the group, proposal or drawing."""
+
+    stage: Stage
+    target: str
+    version: int = 0  # policy version to use; unused by render
+    policy: str = ""  # adapter name at the engine
+    topic: str = ""  # propose
+    seed: int = 0  # sampling seed, derived from the run's seed and the key
+    proposal: Proposal | None = None  # code, answer
+    svg: str = ""  # render
+    picture: str = ""  # answer: digest of the blob that travels with the lease
+    question: Question = "easy"  # answer
+    attempt: int = 1
+
+    @property
+    def key(self) -> str:
+        return work_key(self.stage, self.target, self.question)
+
+
+def work_key(stage: Stage, target: str, question: Question = "easy") -> str:
+    """`propose/g1`, `code/g1.s0`, `render/g1.s0.d2`, `answer/g1.s0.d2/hard`."""
+    return f"{stage}/{target}/{question}" if stage == "answer" else f"{stage}/{target}"
+
+
+def completes(event: AnyEvent) -> str | None:
+    """The key of the work that an event settles, or None."""
+    match event:
+        case Proposed():
+            return work_key("propose", event.group)
+        case Coded():
+            return work_key("code", event.proposal)
+        case Rendered():
+            return work_key("render", event.drawing)
+        case Answered():
+            return work_key("answer", event.drawing, event.question)
+        case WorkAbandoned():
+            return event.work
+        case _:
+            return None
