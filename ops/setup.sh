@@ -16,6 +16,8 @@ say "1/3 PyTorch"
 if [ "$extra" = cpu ]; then pip torch==2.13.0; fi
 say "2/3 vLLM ($extra), transformers, TRL and the rest: about 4 minutes"
 pip -e ".[$extra,dev]"
+# Their only builds here want CUDA libraries, importing them fails, and nothing needs them.
+if [ "$extra" = cpu ]; then .venv/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec; fi
 say "3/3 checking"
 .venv/bin/python -m mmzero_async.torchvision_shim --install
 .venv/bin/python -c "import mmzero_async.schemas.events, resvg_py, lmdb, zmq, torch"

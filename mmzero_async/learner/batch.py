@@ -1,0 +1,234 @@
+"""A window of complete groups becomes padded tensors: exactly the tokens that the log holds.
+
+Knows arrays and pictures, no model weights and no rewards' meaning. The same window and
+configuration give the same tensors, bit for bit; a window that contradicts itself is refused.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmzero_async.learner.errors import WindowError
+from mmzero_async.schemas.events import Generation, Role
+from mmzero_async.schemas.packing import unpack_logprobs, unpack_tokens
+
+Blobs = Callable[[str], bytes]  # digest -> the PNG's bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBatch:
+    """One complete group: its samples, a reward and an advantage each, where the log has them."""
+
+    group: str
+    generation: Generation
+    rewards: Sequence[float]
+    advantages: Sequence[float]
+    offsets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one optimiser step of one role is made from. The order of groups is part of it."""
+
+    role: Role
+    groups: tuple[GroupBatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What tensors must look like for the model: its image processor and special tokens."""
+
+    image_processor: Any  # transformers' own, of the base model's folder
+    image_token_id: int
+    pad_token_id: int
+    merge_size: int  # patches merged into one image token, a side
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Rows of one forward pass. Right-padded, so a causal model needs no attention mask.
+
+    B rows, L the longest sequence, T the longest completion, I pictures shown in all rows.
+    """
+
+    input_ids: Tensor  # int64 [B, L] prompt and completion as logged, then padding
+    prompt_lengths: Tensor  # int64 [B]
+    completion_ids: Tensor  # int64 [B, T]
+    mask: Tensor  # bool [B, T], true on sampled tokens
+    behaviour: Tensor  # float32 [B, T], engine's log-probabilities
+    advantages: Tensor  # float32 [B]
+    temperatures: Tensor  # float32 [B], at which the samples were drawn
+    pictures: Tensor  # int64 [I], indices into Batch.image_grid_thw, row by row
+    token_types: Tensor  # int32 [B, L], 1 on image placeholders (mm_token_type_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A window as tensors. A picture is held once, however many samples look at it."""
+
+    micro_batches: tuple[MicroBatch, ...]
+    pixel_values: Tensor | None  # float32 [patches of all pictures, D]
+    image_grid_thw: Tensor | None  # int64 [pictures, 3], patches in time, height, width
+    tokens: int  # sampled tokens, the loss's denominator
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor with its name, in a fixed order."""
+        for i, micro in enumerate(self.micro_batches):
+            for field in fields(micro):
+                yield f"{i}.{field.name}", getattr(micro, field.name)
+        if self.pixel_values is not None and self.image_grid_thw is not None:
+            yield "pixel_values", self.pixel_values
+            yield "image_grid_thw", self.image_grid_thw
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    prompt: npt.NDArray[np.int32]
+    completion: npt.NDArray[np.int32]
+    behaviour: npt.NDArray[np.float32]
+    advantage: float
+    temperature: float
+    pictures: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+def build(window: Window, blobs: Blobs, spec: InputSpec, micro_batch_tokens: int) -> Batch:
+    """The window's tensors.
+
+    Rows are taken longest first (ties in the window's order) and cut into micro-batches of at
+    most `micro_batch_tokens` padded tokens; a longer sequence stands alone.
+
+    Raises:
+        WindowError: no sampled token; a sample's arrays, rewards or advantages differ in length;
+            temperature 0; a prompt's image placeholders do not fit its pictures; a blob that is
+            no picture.
+    """
+    digests = list(dict.fromkeys(d for g in window.groups for d in g.generation.images))
+    pixels, grids = _pictures(digests, blobs, spec) if digests else (None, None)
+    place = {digest: i for i, digest in enumerate(digests)}
+    rows = [row for group in window.groups for row in _rows(group, place, grids, spec)]
+    tokens = sum(len(row.completion) for row in rows)
+    if tokens == 0:
+        raise WindowError(
+            f"{window.role} window of {len(window.groups)} groups has no sampled token: "
+            "reject its groups instead of training on them"
+        )
+    rows.sort(key=len, reverse=True)  # stable: equal lengths keep the window's order
+    micro = tuple(_pad(part, spec) for part in _cut(rows, micro_batch_tokens))
+    return Batch(micro, pixels, grids, tokens)
+
+
+def batch_digest(batch: Batch) -> str:
+    """Sha-256 (16 hex digits) over names, types, shapes and bytes of all tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in batch.tensors():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _rows(
+    group: GroupBatch, place: dict[str, int], grids: Tensor | None, spec: InputSpec
+) -> Iterator[_Row]:
+    generation, samples = group.generation, group.generation.samples
+    if not len(samples) == len(group.rewards) == len(group.advantages):
+        raise WindowError(
+            f"group {group.group}: {len(samples)} samples, {len(group.rewards)} rewards and "
+            f"{len(group.advantages)} advantages; there must be one of each a sample"
+        )
+    if generation.sampling.temperature <= 0.0:
+        raise WindowError(
+            f"group {group.group} was drawn at temperature {generation.sampling.temperature}: "
+            "greedy samples have no behaviour log-probability to correct for"
+        )
+    prompt = unpack_tokens(generation.prompt_token_ids)
+    if len(prompt) == 0:
+        raise WindowError(f"group {group.group}: its logged prompt has no token")
+    pictures = tuple(place[digest] for digest in generation.images)
+    expected = 0
+    if pictures and grids is not None:
+        expected = int(grids[list(pictures)].prod(-1).sum()) // spec.merge_size**2
+    shown = int((prompt == spec.image_token_id).sum())
+    if shown != expected:
+        raise WindowError(
+            f"group {group.group}: the logged prompt has {shown} image placeholder tokens, but the "
+            f"learner's image processor makes {expected} from its {len(pictures)} pictures. Engine "
+            "and learner must use the same model folder and image size"
+        )
+    for i, (sample, advantage) in enumerate(zip(samples, group.advantages, strict=True)):
+        completion, behaviour = unpack_tokens(sample.token_ids), unpack_logprobs(sample.logprobs)
+        if len(completion) != len(behaviour):
+            raise WindowError(
+                f"group {group.group}, sample {i}: {len(completion)} tokens but "
+                f"{len(behaviour)} log-probabilities"
+            )
+        temperature = generation.sampling.temperature
+        yield _Row(prompt, completion, behaviour, float(advantage), temperature, pictures)
+
+
+def _cut(rows: list[_Row], budget: int) -> Iterator[list[_Row]]:
+    start = 0
+    while start < len(rows):
+        count = max(1, budget // len(rows[start]))  # the first row is the longest
+        yield rows[start : start + count]
+        start += count
+
+
+def _pad(rows: list[_Row], spec: InputSpec) -> MicroBatch:
+    length, width = len(rows[0]), max(1, *(len(row.completion) for row in rows), 0)
+    ids = np.full((len(rows), length), spec.pad_token_id, dtype=np.int64)
+    completions = np.full((len(rows), width), spec.pad_token_id, dtype=np.int64)
+    behaviour = np.zeros((len(rows), width), dtype=np.float32)
+    mask = np.zeros((len(rows), width), dtype=np.bool_)
+    types = np.zeros((len(rows), length), dtype=np.int32)
+    for i, row in enumerate(rows):
+        prompt, sampled = len(row.prompt), len(row.completion)
+        ids[i, :prompt] = row.prompt
+        ids[i, prompt : prompt + sampled] = row.completion
+        completions[i, :sampled] = row.completion
+        behaviour[i, :sampled] = row.behaviour
+        mask[i, :sampled] = True
+        # A policy may sample the placeholder token itself: only the prompt's ones are pictures.
+        types[i, :prompt] = row.prompt == spec.image_token_id
+    return MicroBatch(
+        input_ids=torch.from_numpy(ids),
+        prompt_lengths=torch.tensor([len(row.prompt) for row in rows]),
+        completion_ids=torch.from_numpy(completions),
+        mask=torch.from_numpy(mask),
+        behaviour=torch.from_numpy(behaviour),
+        advantages=torch.tensor([row.advantage for row in rows], dtype=torch.float32),
+        temperatures=torch.tensor([row.temperature for row in rows], dtype=torch.float32),
+        pictures=torch.tensor([p for row in rows for p in row.pictures], dtype=torch.int64),
+        token_types=torch.from_numpy(types),
+    )
+
+
+def _pictures(digests: list[str], blobs: Blobs, spec: InputSpec) -> tuple[Tensor, Tensor]:
+    """Patches and grids of all pictures, in the order of `digests`, from one processor call."""
+    images = [_decode(digest, blobs(digest)) for digest in digests]
+    made = spec.image_processor(images=images, return_tensors="pt")
+    return made["pixel_values"].to(torch.float32), made["image_grid_thw"].to(torch.int64)
+
+
+def _decode(digest: str, png: bytes) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(png))
+        picture.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise WindowError(f"blob {digest} is no readable picture: {error}") from error
+    if picture.mode == "RGB":
+        return picture
+    # vLLM lays transparent pictures on white; the learner must see the same pixels.
+    picture = picture.convert("RGBA")
+    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, picture).convert("RGB")

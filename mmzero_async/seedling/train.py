@@ -1,0 +1,150 @@
+"""Grows the seedling: `python -m mmzero_async.seedling.train --out DIR --minutes 30`.
+
+One process makes lessons, one learns from them. Hard questions come late and seldom, so that the
+seedling reads pictures well and reasons over them badly enough to have room to grow. Everything
+random follows from --seed; how many steps fit into the minutes does not, so give --steps to repeat
+a result.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from mmzero_async.seedling import model as architecture
+from mmzero_async.seedling import tokenizer as vocabulary
+from mmzero_async.seedling.batches import Batch, Encoder, lesson_batches
+
+IMAGE_SIZE = 96
+SOLVERS, WRITERS = 64, 16  # lessons a step
+HARD_FROM, HARD_SHARE = 0.4, 0.1  # hard questions: share of the training at which they begin
+
+
+def teach(
+    queue: Any, folder: str, seed: int, hard: Any, stop: Any
+) -> None:  # a process of its own
+    torch.set_num_threads(1)
+    encoder = Encoder(AutoTokenizer.from_pretrained(folder), IMAGE_SIZE)
+    rng = random.Random(seed)
+    while not stop.is_set():
+        queue.put(lesson_batches(encoder, rng, hard.value, SOLVERS, WRITERS))
+
+
+def batches(folder: Path, seed: int, hard: Any) -> Iterator[tuple[Batch, Batch]]:
+    context = multiprocessing.get_context("spawn")
+    queue, stop = context.Queue(maxsize=8), context.Event()
+    teacher = context.Process(
+        target=teach, args=(queue, str(folder), seed, hard, stop), daemon=True
+    )
+    teacher.start()
+    try:
+        while True:
+            yield queue.get()
+    finally:
+        stop.set()
+        teacher.terminate()
+
+
+def loss_of(model: Any, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy of the reply tokens."""
+    ids = torch.from_numpy(batch.ids)
+    config = model.config
+    mask = (ids != config.text_config.pad_token_id).long()
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+    if batch.pixels is not None:
+        side = IMAGE_SIZE // 16
+        inputs["pixel_values"] = torch.from_numpy(batch.pixels)
+        inputs["image_grid_thw"] = torch.tensor([[1, side, side]] * len(ids))
+        inputs["mm_token_type_ids"] = (ids == config.image_token_id).int()
+    hidden = model.model(**inputs).last_hidden_state
+    labels = torch.from_numpy(batch.labels)[:, 1:]
+    taught = labels != -100
+    logits = model.lm_head(hidden[:, :-1][taught])
+    return torch.nn.functional.cross_entropy(logits, labels[taught])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")
+    parser.add_argument("--minutes", type=float, default=40.0)
+    parser.add_argument("--steps", type=int, default=0, help="fixed number of steps instead")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+
+    vocabulary.build(args.out, image_size=IMAGE_SIZE)
+    words = AutoTokenizer.from_pretrained(args.out)
+    ids = {token: words.convert_tokens_to_ids(token) for token in vocabulary.SPECIALS}
+    model = architecture.with_linear_patches(architecture.build(len(words), ids))
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters / 1e6:.2f} M parameters, {len(words)} tokens", flush=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98)
+    )
+
+    hard = multiprocessing.get_context("spawn").Value("d", 0.0)
+    started, step, progress = time.monotonic(), 0, 0.0
+    means = [0.0, 0.0]
+    for looking, writing in batches(args.out, args.seed, hard):
+        minutes = (time.monotonic() - started) / 60
+        progress = step / args.steps if args.steps else minutes / args.minutes
+        if progress >= 1.0:
+            break
+        hard.value = HARD_SHARE if progress >= HARD_FROM else 0.0
+        lr = args.lr * min(1.0, step / 200) * (0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        seen, written = loss_of(model, looking), loss_of(model, writing)
+        (seen + written).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        keep = min(0.99, 1 - 1 / step)
+        for i, value in enumerate((seen, written)):
+            means[i] = keep * means[i] + (1 - keep) * value.item()
+        if step % 50 == 0:
+            print(
+                f"step {step} {progress:6.1%} solver loss {means[0]:.4f} writers {means[1]:.4f} "
+                f"lr {lr:.2e} {step / (time.monotonic() - started):.2f} steps/s",
+                flush=True,
+            )
+        if step % 100 == 0:
+            save(model, args.out, args, step, means)
+    save(model, args.out, args, step, means)
+
+
+def save(model: Any, folder: Path, args: argparse.Namespace, step: int, means: list[float]) -> None:
+    """bfloat16 on disk: half the bytes, and the loop loads them as float32."""
+    state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
+    model.config.dtype = "bfloat16"
+    model.save_pretrained(folder, state_dict=state)
+    recipe = {
+        "seed": args.seed,
+        "steps": step,
+        "lr": args.lr,
+        "image_size": IMAGE_SIZE,
+        "solver_lessons": step * SOLVERS,
+        "writer_lessons": step * WRITERS,
+        "hard_share": HARD_SHARE,
+        "hard_from": HARD_FROM,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "solver_loss": round(means[0], 4),
+        "writer_loss": round(means[1], 4),
+    }
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
