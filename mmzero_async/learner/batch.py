@@ -226,9 +226,14 @@ def _decode(digest: str, png: bytes) -> Image.Image:
         picture.load()
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise WindowError(f"blob {digest} is no readable picture: {error}") from error
-    if picture.mode == "RGB":
-        return picture
+    if not _transparent(picture):
+        return picture.convert("RGB")
     # vLLM lays transparent pictures on white; the learner must see the same pixels.
     picture = picture.convert("RGBA")
-    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, picture).convert("RGB")
+    white = Image.new("RGB", picture.size, (255, 255, 255))
+    white.paste(picture, mask=picture.getchannel("A"))
+    return white
+
+
+def _transparent(picture: Image.Image) -> bool:
+    return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info

@@ -83,7 +83,5 @@ def lesson_batches(
 ) -> tuple[Batch, Batch]:
     """One solver batch and one text batch (proposer and coder lessons, half each)."""
     looking = [solver_lesson(rng, hard_share) for _ in range(solvers)]
-    writing = [
-        proposer_lesson(rng) if i % 2 else coder_lesson(rng) for i in range(writers)
-    ]
+    writing = [proposer_lesson(rng) if i % 2 else coder_lesson(rng) for i in range(writers)]
     return encoder.batch(looking), encoder.batch(writing)

@@ -76,5 +76,3 @@ def lesson_texts(rng: random.Random, count: int) -> Iterator[str]:
         for lesson in (proposer_lesson(rng), coder_lesson(rng), solver_lesson(rng, 0.5)):
             yield lesson.prompt
             yield lesson.reply
-
-

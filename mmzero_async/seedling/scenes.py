@@ -51,9 +51,7 @@ class Bars:
         unique = sum(v == tallest[1] for _, v in self.values) == 1
         if unique and rng.random() < 0.2:
             asked = "Which colour is the tallest bar?"
-            return Asked(
-                "bar_tallest", asked, f"{tallest[0]} {tallest[1]}", tallest[0], hard=False
-            )
+            return Asked("bar_tallest", asked, f"{tallest[0]} {tallest[1]}", tallest[0], hard=False)
         return Asked("bar_value", question, f"{colour} {value}", str(value), hard=False)
 
     def hard(self, rng: random.Random, kind: str | None = None) -> Asked:
@@ -99,7 +97,9 @@ class Line:
 
     def easy(self, rng: random.Random) -> Asked:
         i = rng.randrange(len(self.values))
-        question = rng.choice((f"What is the value at point {i + 1}?", f"How high is point {i + 1}?"))
+        question = rng.choice(
+            (f"What is the value at point {i + 1}?", f"How high is point {i + 1}?")
+        )
         reading = f"point {i + 1} {self.values[i]}"
         return Asked("line_value", question, reading, str(self.values[i]), hard=False)
 

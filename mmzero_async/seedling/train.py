@@ -28,9 +28,7 @@ SOLVERS, WRITERS = 64, 16  # lessons a step
 HARD_FROM, HARD_SHARE = 0.4, 0.1  # hard questions: share of the training at which they begin
 
 
-def teach(
-    queue: Any, folder: str, seed: int, hard: Any, stop: Any
-) -> None:  # a process of its own
+def teach(queue: Any, folder: str, seed: int, hard: Any, stop: Any) -> None:  # a process of its own
     torch.set_num_threads(1)
     encoder = Encoder(AutoTokenizer.from_pretrained(folder), IMAGE_SIZE)
     rng = random.Random(seed)

@@ -1,0 +1,144 @@
+"""Policy versions on disk: `<run>/checkpoints/<role>/<version>/`, complete or absent.
+
+Knows tensors by name, neither model nor optimiser. A folder appears by one rename after everything
+in it is on disk, and is read back only if every file still has the digest that was written.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save_file
+from torch import Tensor
+
+from mmzero_async.learner.errors import CheckpointError
+from mmzero_async.schemas.events import Role
+
+CHECKPOINTS = "checkpoints"
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's names
+OPTIMIZER, MANIFEST = "optimizer.safetensors", "checkpoint.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Where a version lies, relative to the run, and the digest of its adapter's tensors."""
+
+    checkpoint: str
+    digest: str  # sha-256 of adapter_model.safetensors, 64 hex digits
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    adapter: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    digest: str
+
+
+def relative_folder(role: Role, version: int) -> str:
+    return f"{CHECKPOINTS}/{role}/{version:06d}"
+
+
+def save(
+    run: Path,
+    role: Role,
+    version: int,
+    *,
+    adapter: Mapping[str, Tensor],
+    adapter_config: Mapping[str, Any],
+    optimizer: Mapping[str, Tensor],
+) -> Saved:
+    """Writes a version durably. A folder of that version, left by a step that was never
+    committed, is replaced."""
+    relative = relative_folder(role, version)
+    target = run / relative
+    parent = target.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    making = parent / f".making-{target.name}-{os.getpid()}"
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir()
+    save_file(dict(adapter), making / ADAPTER, metadata={"format": "pt"})
+    save_file(dict(optimizer), making / OPTIMIZER, metadata={"format": "pt"})
+    (making / ADAPTER_CONFIG).write_text(
+        json.dumps(dict(adapter_config), indent=1, sort_keys=True) + "\n"
+    )
+    digests = {name: _digest(making / name) for name in (ADAPTER, ADAPTER_CONFIG, OPTIMIZER)}
+    manifest = {"role": role, "version": version, "sha256": digests}
+    (making / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    for file in making.iterdir():
+        _sync(file)
+    _sync(making)
+    old = parent / f".old-{target.name}-{os.getpid()}"
+    if target.exists():
+        target.rename(old)
+    making.rename(target)
+    _sync(parent)
+    shutil.rmtree(old, ignore_errors=True)
+    return Saved(relative, digests[ADAPTER])
+
+
+def read(run: Path, checkpoint: str, digest: str = "") -> Loaded:
+    """The tensors of `run / checkpoint`; `digest` is the one that the log has, if it has one.
+
+    Raises CheckpointError for a missing or incomplete folder and for any byte that changed.
+    """
+    folder = run / checkpoint
+    try:
+        expected: dict[str, str] = json.loads((folder / MANIFEST).read_text())["sha256"]
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"checkpoint {folder}: no {MANIFEST} there. Was the folder moved or pruned? "
+            "The log's last StepCommitted names the version that is needed"
+        ) from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {folder}: {MANIFEST} is damaged: {error}") from error
+    content: dict[str, bytes] = {}
+    for name in (ADAPTER, OPTIMIZER):
+        try:
+            content[name] = (folder / name).read_bytes()
+        except FileNotFoundError as error:
+            raise CheckpointError(f"checkpoint {folder}: {name} is missing") from error
+        actual = hashlib.sha256(content[name]).hexdigest()
+        if actual != expected.get(name):
+            raise CheckpointError(
+                f"checkpoint {folder}: {name} is damaged: its digest is {actual[:16]}…, "
+                f"{str(expected.get(name))[:16]}… was written. Restore it from a copy, or go back "
+                "to an older version"
+            )
+    if digest and expected[ADAPTER] != digest:
+        raise CheckpointError(
+            f"checkpoint {folder}: it holds adapter {expected[ADAPTER][:16]}…, the log committed "
+            f"{digest[:16]}…: this folder belongs to another run or was overwritten"
+        )
+    return Loaded(load(content[ADAPTER]), load(content[OPTIMIZER]), expected[ADAPTER])
+
+
+def prune(run: Path, role: Role, keep: int, protected: Collection[int] = ()) -> list[int]:
+    """Removes all but the newest `keep` versions (0: removes none), never a protected one, and
+    what a crash left half-made. Returns the removed versions."""
+    parent = run / CHECKPOINTS / role
+    if not parent.is_dir():
+        return []
+    for litter in parent.glob(".*-*"):
+        shutil.rmtree(litter, ignore_errors=True)
+    versions = sorted(int(p.name) for p in parent.iterdir() if p.name.isdecimal())
+    removed = [v for v in versions[:-keep] if v not in protected] if keep > 0 else []
+    for version in removed:
+        shutil.rmtree(parent / f"{version:06d}")
+    return removed
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

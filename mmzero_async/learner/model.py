@@ -1,0 +1,246 @@
+"""One frozen base with three LoRA adapters, and the log-probabilities that it gives to a batch.
+
+Only the language model's linear layers carry LoRA (vLLM ignores it on the vision tower), so what
+the vision tower sees in a picture is a constant: computed once a window, without gradient, shared
+by all rows. Logits exist for sampled tokens only, a chunk at a time.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoImageProcessor, Qwen3VLForConditionalGeneration
+
+from mmzero_async.learner.batch import Batch, InputSpec, MicroBatch
+from mmzero_async.learner.errors import CheckpointError
+from mmzero_async.schemas.events import ROLES, Role
+
+TARGETS = (
+    r"(.*\.)?language_model\.layers\.\d+\."
+    r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+)
+LOGITS_A_CHUNK = 1 << 24  # 64 MiB of float32: a seedling's window at once, 110 tokens of a 152k
+PATCHES_A_CALL = 1 << 14
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What the vision tower makes of each picture of a batch. k: image tokens of the picture."""
+
+    grids: Tensor  # int64 [pictures, 3]
+    embeddings: list[Tensor]  # a picture: [k, hidden]
+    deepstack: list[list[Tensor]]  # a level, a picture: [k, hidden]
+
+
+class PolicyModel:
+    """The base and the adapters `proposer`, `coder` and `solver`; one of them is active."""
+
+    def __init__(self, base: Any, image_processor: Any, *, rank: int, alpha: int, seed: int):
+        """Wraps `base` (Qwen3VLForConditionalGeneration) in place; it is frozen from here on.
+
+        Version 0 of every role: B = 0, so the policy is the base, and A drawn from (seed, role).
+        """
+        config = base.config
+        self.spec = InputSpec(
+            image_processor=image_processor,
+            image_token_id=config.image_token_id,
+            pad_token_id=config.text_config.pad_token_id or 0,
+            merge_size=config.vision_config.spatial_merge_size,
+        )
+        self.lora = LoraConfig(
+            r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=TARGETS
+        )
+        self._inner = base.model
+        self._head: nn.Module = base.lm_head
+        peft: Any = None
+        with torch.random.fork_rng(devices=[]):
+            for role in ROLES:
+                torch.manual_seed(_seed(seed, role))
+                if peft is None:
+                    peft = get_peft_model(base, self.lora, adapter_name=role)
+                else:
+                    peft.add_adapter(role, self.lora)
+        self._peft = peft
+        self._peft.eval()  # no dropout anywhere; gradients flow all the same
+        self._parameters = {role: self._find(role) for role in ROLES}
+        self.device: torch.device = next(base.parameters()).device
+
+    def parameters(self, role: Role) -> dict[str, nn.Parameter]:
+        """The role's LoRA matrices by their name in peft's file layout, in the model's order."""
+        return self._parameters[role]
+
+    def adapter(self, role: Role) -> dict[str, Tensor]:
+        """A copy of the role's LoRA matrices on the CPU, as they go into a checkpoint."""
+        return {n: p.detach().cpu().clone() for n, p in self.parameters(role).items()}
+
+    def set_adapter(self, role: Role, tensors: dict[str, Tensor]) -> None:
+        """Puts matrices into the role's adapter. CheckpointError if names or shapes differ."""
+        own = self.parameters(role)
+        if own.keys() != tensors.keys():
+            odd = sorted(own.keys() ^ tensors.keys())[:3]
+            raise CheckpointError(
+                f"{role}'s adapter has other matrices than the base model asks for, e.g. {odd}: "
+                "it was trained on another base"
+            )
+        for name, parameter in own.items():
+            if parameter.shape != tensors[name].shape:
+                raise CheckpointError(
+                    f"{role}'s adapter: {name} is {tuple(tensors[name].shape)}, this run expects "
+                    f"{tuple(parameter.shape)}: learner.lora_rank or the base has changed"
+                )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(tensors[name])
+
+    def activate(self, role: Role) -> None:
+        """The role's adapter is applied and takes gradients; the other two do neither."""
+        self._peft.set_adapter(role)
+
+    @contextlib.contextmanager
+    def base(self) -> Iterator[None]:
+        """Within it no adapter is applied and nothing takes gradients."""
+        with torch.no_grad(), self._peft.disable_adapter():
+            yield
+
+    @torch.no_grad()
+    def look(self, batch: Batch) -> Views | None:
+        """Runs the vision tower over every picture of the batch once; None without pictures."""
+        if batch.pixel_values is None or batch.image_grid_thw is None:
+            return None
+        grids = batch.image_grid_thw
+        embeddings: list[Tensor] = []
+        deepstack: list[list[Tensor]] = []
+        patches = grids.prod(-1).tolist()
+        start = first = 0
+        while first < len(patches):
+            last, stop = first, start
+            while last < len(patches) and (last == first or stop - start < PATCHES_A_CALL):
+                stop += patches[last]
+                last += 1
+            seen = self._inner.get_image_features(
+                batch.pixel_values[start:stop].to(self.device),
+                grids[first:last].to(self.device),
+                return_dict=True,
+            )
+            embeddings += seen.pooler_output
+            deepstack = deepstack or [[] for _ in seen.deepstack_features]
+            for level, features in zip(deepstack, seen.deepstack_features, strict=True):
+                level += features
+            start, first = stop, last
+        return Views(grids, embeddings, deepstack)
+
+    def logprobs(self, micro: MicroBatch, views: Views | None) -> Tensor:
+        """Log-probabilities [B, T] float32 of the sampled tokens at their own temperature.
+
+        Zero where `micro.mask` is false. Natural logarithms over the whole vocabulary, i.e. after
+        temperature and before any top-p or top-k.
+        """
+        mask = micro.mask.to(self.device)
+        hidden = self._hidden(micro, views)
+        rows, columns = mask.nonzero(as_tuple=True)
+        # The hidden state at the place before a token predicts it.
+        before = micro.prompt_lengths.to(self.device)[rows] - 1 + columns
+        flat = token_logprobs(
+            hidden[rows, before],
+            self._head,
+            micro.completion_ids.to(self.device)[rows, columns],
+            micro.temperatures.to(self.device)[rows],
+        )
+        return flat.new_zeros(mask.shape).masked_scatter(mask, flat)
+
+    def _hidden(self, micro: MicroBatch, views: Views | None) -> Tensor:
+        """Last hidden states [B, L, hidden].
+
+        Feeds the language model itself instead of calling Qwen3-VL's forward: that counts every
+        placeholder token as a picture, also one that a policy sampled, which for the engine is a
+        word like any other.
+        """
+        ids = micro.input_ids.to(self.device)
+        embeddings = self._inner.get_input_embeddings()(ids)
+        pictures = micro.pictures.tolist()
+        positions = visual = deepstack = None
+        if pictures and views is not None:
+            types = micro.token_types.to(self.device)
+            visual = types == 1
+            seen = torch.cat([views.embeddings[i] for i in pictures]).to(embeddings.dtype)
+            embeddings = embeddings.masked_scatter(visual[..., None], seen)
+            deepstack = [torch.cat([level[i] for i in pictures]) for level in views.deepstack]
+            positions, _ = self._inner.get_rope_index(
+                ids, mm_token_type_ids=types, image_grid_thw=views.grids[pictures]
+            )
+        output = self._inner.language_model(
+            inputs_embeds=embeddings,
+            position_ids=positions,
+            visual_pos_masks=visual,
+            deepstack_visual_embeds=deepstack,
+            use_cache=False,
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _find(self, role: Role) -> dict[str, nn.Parameter]:
+        marker = f".{role}."
+        found = {
+            name.replace(marker, "."): parameter
+            for name, parameter in self._peft.named_parameters()
+            if marker in name and "lora_" in name
+        }
+        if not found:
+            raise CheckpointError(
+                f"no layer of the base matches {TARGETS}: not a Qwen3-VL-shaped model?"
+            )
+        return found
+
+
+def load(
+    folder: Path,
+    *,
+    rank: int,
+    alpha: int,
+    seed: int,
+    dtype: Dtype = "float32",
+    device: str = "cpu",
+) -> PolicyModel:
+    """A base model's folder (weights, image processor) as PolicyModel. Never downloads."""
+    base = Qwen3VLForConditionalGeneration.from_pretrained(
+        folder, dtype=getattr(torch, dtype), local_files_only=True
+    ).to(device)
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    return PolicyModel(base, processor, rank=rank, alpha=alpha, seed=seed)
+
+
+def token_logprobs(
+    hidden: Tensor, head: nn.Module, targets: Tensor, temperatures: Tensor
+) -> Tensor:
+    """log softmax(head(h) / temperature)[target], float32 [N], for hidden states [N, hidden].
+
+    Logits of at most LOGITS_A_CHUNK values exist at a time: with more than one chunk they are
+    recomputed in the backward pass.
+    """
+
+    def chunk(h: Tensor, target: Tensor, temperature: Tensor) -> Tensor:
+        logits = head(h).float() / temperature[:, None]
+        chosen = logits.gather(-1, target[:, None]).squeeze(-1)
+        return chosen - logits.logsumexp(-1)
+
+    vocabulary = int(getattr(head, "out_features", 1))
+    size = max(1, LOGITS_A_CHUNK // vocabulary)
+    parts = list(
+        zip(hidden.split(size), targets.split(size), temperatures.split(size), strict=True)
+    )
+    if len(parts) <= 1:
+        return chunk(hidden, targets, temperatures)
+    return torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in parts])
+
+
+def _seed(seed: int, role: Role) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{role}".encode()).digest()[:7])

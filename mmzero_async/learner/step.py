@@ -1,0 +1,185 @@
+"""One optimiser step of one role: window in, figures out, the policy one version further.
+
+Knows no log and no engine. A step is all or nothing, and from the same checkpoint, window and
+machine it gives the same bits.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmzero_async.config import LearnerConfig, RoleLearning
+from mmzero_async.learner import checkpoint
+from mmzero_async.learner.batch import Batch, Blobs, Window, batch_digest, build
+from mmzero_async.learner.checkpoint import Saved
+from mmzero_async.learner.errors import CheckpointError, StepError
+from mmzero_async.learner.losses import TokenSums, truncated_importance_loss
+from mmzero_async.learner.model import PolicyModel
+from mmzero_async.schemas.events import Role
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """`metrics` are deterministic; `seconds` and `padded_tokens` say how fast the step was."""
+
+    loss: float
+    metrics: dict[str, float]
+    batch_digest: str
+    seconds: float
+    padded_tokens: int
+
+
+def make_deterministic(threads: int) -> None:
+    """Same inputs, same bits, from here on in this process. Call once, before any model runs."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    # Filling fresh memory with NaN finds reads of uninitialised memory; here it only costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+class Trainer:
+    """Optimiser of one role over the shared PolicyModel. Use one at a time: adapters switch."""
+
+    def __init__(self, model: PolicyModel, role: Role, config: LearnerConfig) -> None:
+        self.model = model
+        self.role: Role = role
+        self.config = config
+        learning: RoleLearning = getattr(config, role)
+        self._parameters = model.parameters(role)
+        self._optimizer = torch.optim.AdamW(
+            list(self._parameters.values()),
+            lr=learning.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            foreach=True,
+        )
+
+    def train(self, window: Window, blobs: Blobs) -> StepResult:
+        """Takes one step on the window.
+
+        Raises WindowError for a window that cannot become tensors and StepError for a loss or
+        gradient that is not finite; weights and optimiser are then untouched.
+        """
+        if window.role != self.role:
+            raise StepError(f"a {window.role} window was given to the {self.role}'s trainer")
+        started = time.perf_counter()
+        batch = build(window, blobs, self.model.spec, self.config.micro_batch_tokens)
+        self.model.activate(self.role)
+        try:
+            sums = self._accumulate(batch)
+            gradient_norm = self._clip()
+            if not all(map(_finite, (sums.loss, gradient_norm))):
+                raise StepError(
+                    f"{self.role}: loss {sums.loss}, gradient norm {gradient_norm} on the window "
+                    f"that begins with group {window.groups[0].group}: nothing was changed. Reject "
+                    "these groups or lower learner.<role>.lr"
+                )
+            self._optimizer.step()
+        finally:
+            self._optimizer.zero_grad(set_to_none=True)
+        rewards = torch.tensor([r for g in window.groups for r in g.rewards], dtype=torch.float64)
+        metrics = {
+            "loss": sums.loss,
+            **sums.metrics(),
+            "grad_norm": gradient_norm,
+            "lr": float(self._optimizer.param_groups[0]["lr"]),
+            "groups": float(len(window.groups)),
+            "samples": float(len(rewards)),
+            "reward_mean": float(rewards.mean()),
+            "reward_std": float(rewards.std(correction=0)),
+        }
+        return StepResult(
+            loss=sums.loss,
+            metrics=metrics,
+            batch_digest=batch_digest(batch),
+            seconds=time.perf_counter() - started,
+            padded_tokens=sum(m.input_ids.numel() for m in batch.micro_batches),
+        )
+
+    def save(self, run: Path, version: int) -> Saved:
+        """The policy and its optimiser as a version of the run (0: the initial policy)."""
+        config = {**self.model.lora.to_dict(), "inference_mode": True}
+        return checkpoint.save(
+            run,
+            self.role,
+            version,
+            adapter=self.model.adapter(self.role),
+            adapter_config=json.loads(json.dumps(config, default=_jsonable)),
+            optimizer=self._optimizer_state(),
+        )
+
+    def restore(self, run: Path, saved: Saved) -> None:
+        """Back to a saved version, bit for bit. CheckpointError if it is damaged or foreign."""
+        loaded = checkpoint.read(run, saved.checkpoint, saved.digest)
+        state = self._unpacked(loaded.optimizer)
+        self.model.set_adapter(self.role, loaded.adapter)
+        # Clearing first: a version 0 has no moments, and none may survive from a later one.
+        self._optimizer.state.clear()
+        for name, values in state.items():
+            self._optimizer.state[self._parameters[name]] = values
+
+    def _accumulate(self, batch: Batch) -> TokenSums:
+        """Gradients of the whole window; returns its sums."""
+        views = self.model.look(batch)
+        sums, coefficient = TokenSums(), self.config.kl_coefficient
+        for micro in batch.micro_batches:
+            reference: Tensor | None = None
+            if coefficient > 0.0:
+                with self.model.base():
+                    reference = self.model.logprobs(micro, views)
+            device = self.model.device
+            loss, part = truncated_importance_loss(
+                self.model.logprobs(micro, views),
+                micro.behaviour.to(device),
+                micro.mask.to(device),
+                micro.advantages.to(device),
+                cap=self.config.is_cap,
+                tokens=batch.tokens,
+                reference=reference,
+                kl_coefficient=coefficient,
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            sums = sums + part
+        return sums
+
+    def _clip(self) -> float:
+        return float(
+            torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.config.max_grad_norm)
+        )
+
+    def _optimizer_state(self) -> dict[str, Tensor]:
+        """Adam's step and moments by parameter: `<parameter>::<exp_avg | exp_avg_sq | step>`."""
+        return {
+            f"{name}::{key}": value.detach().cpu().clone()
+            for name, parameter in self._parameters.items()
+            for key, value in self._optimizer.state.get(parameter, {}).items()
+        }
+
+    def _unpacked(self, packed: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        state: dict[str, dict[str, Tensor]] = {}
+        for key, value in packed.items():
+            name, _, moment = key.partition("::")
+            parameter = self._parameters.get(name)
+            if parameter is None or (moment != "step" and value.shape != parameter.shape):
+                raise CheckpointError(
+                    f"{self.role}'s optimiser state does not fit the model at {key}: the "
+                    "checkpoint was made with another base or learner.lora_rank"
+                )
+            place = torch.device("cpu") if moment == "step" else parameter.device
+            state.setdefault(name, {})[moment] = value.to(place)
+        return state
+
+
+def _finite(value: float) -> bool:
+    return bool(torch.isfinite(torch.tensor(value)))
+
+
+def _jsonable(value: object) -> object:
+    return sorted(value) if isinstance(value, set | frozenset) else str(value)

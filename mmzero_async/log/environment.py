@@ -1,0 +1,134 @@
+"""The LMDB environment under a log: its databases, keys, format and lock.
+
+Databases: `events` (offset -> record), `sequences` (producer, epoch, sequence -> offset),
+`producers` (producer -> last epoch and sequence), `blobs` (digest -> bytes), `meta`.
+"""
+
+import fcntl
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from mmzero_async.log.errors import ForeignLog, LogError, LogLocked
+
+MAGIC = b"mmzero-async event log"
+FORMAT = 1
+OFFSET = struct.Struct(">Q")
+PRODUCER = struct.Struct(">QQ")  # epoch, sequence
+DROPPED = 2**64 - 1  # in place of an offset: consumed without an event
+MAX_READERS = 256
+_DATABASES = ("events", "sequences", "producers", "blobs", "meta")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An open LMDB environment with handles to the databases of a log."""
+
+    lmdb: Any
+    events: Any
+    sequences: Any
+    producers: Any
+    blobs: Any
+    meta: Any
+    path: Path
+    run: str
+
+
+def sequence_key(producer: str, epoch: int, sequence: int) -> bytes:
+    return producer.encode() + b"\0" + PRODUCER.pack(epoch, sequence)
+
+
+def open_environment(
+    path: Path,
+    *,
+    write: bool,
+    run: str | None = None,
+    map_gib: int = 64,
+    sync: str = "full",
+) -> Environment:
+    """Opens the log at a folder; a writer creates it when it is not there.
+
+    ForeignLog when the folder holds something else, a newer format or another run.
+    """
+    if not write and not (path / "data.mdb").exists():
+        raise LogError(f"no log at {path}: the folder holds no data.mdb")
+    if write:
+        path.mkdir(parents=True, exist_ok=True)
+    try:
+        env = lmdb.open(
+            str(path),
+            map_size=map_gib << 30,
+            max_dbs=len(_DATABASES),
+            max_readers=MAX_READERS,
+            readonly=not write,
+            metasync=sync == "full",
+            sync=sync != "nosync",
+            readahead=False,
+            meminit=False,
+        )
+    except lmdb.Error as error:
+        raise ForeignLog(f"{path} cannot be opened as a log: {error}") from error
+    try:
+        handles = {name: env.open_db(name.encode(), create=write) for name in _DATABASES}
+        with env.begin(write=write) as txn:
+            stored = _check_meta(txn, handles["meta"], path, run, write=write)
+    except lmdb.Error as error:
+        env.close()
+        raise ForeignLog(f"{path} is an LMDB file but no log of ours: {error}") from error
+    except LogError:
+        env.close()
+        raise
+    env.reader_check()
+    return Environment(lmdb=env, path=path, run=stored, **handles)
+
+
+def _check_meta(txn: Any, meta: Any, path: Path, run: str | None, *, write: bool) -> str:
+    magic = txn.get(b"magic", db=meta)
+    if magic is None:
+        if not write or run is None:
+            raise ForeignLog(f"{path} holds no log yet, and no run was named to start one")
+        txn.put(b"magic", MAGIC, db=meta)
+        txn.put(b"format", OFFSET.pack(FORMAT), db=meta)
+        txn.put(b"run", run.encode(), db=meta)
+        return run
+    if magic != MAGIC:
+        raise ForeignLog(f"{path} is no log of ours: its magic is {magic[:32]!r}")
+    (found,) = OFFSET.unpack(txn.get(b"format", db=meta))
+    if found > FORMAT:
+        raise ForeignLog(
+            f"{path} has log format {found}, this version reads up to {FORMAT}: upgrade mmzero-async"
+        )
+    stored = str(txn.get(b"run", db=meta).decode())
+    if run is not None and stored != run:
+        raise ForeignLog(
+            f"{path} is the log of run {stored!r}, not of {run!r}: choose another run folder"
+        )
+    return stored
+
+
+class WriterLock:
+    """One writer a log: an advisory lock on a file beside it, gone when its process is gone."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self._file = (path / "writer.lock").open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise LogLocked(
+                f"the log at {path} is being written by process {holder}: stop that one, or choose "
+                "another run folder"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def release(self) -> None:
+        self._file.close()

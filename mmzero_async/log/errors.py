@@ -1,0 +1,29 @@
+"""What can go wrong with a log, each with what happened, where, and what to do."""
+
+
+class LogError(Exception):
+    """Base of the log's errors."""
+
+
+class LogLocked(LogError):
+    """Another process writes this log."""
+
+
+class ForeignLog(LogError):
+    """Not a log of ours, a newer format, or the log of another run."""
+
+
+class LogFull(LogError):
+    """The disk is full: the batch was refused as a whole; the log stays as it was."""
+
+
+class FencedProducer(LogError):
+    """The producer has a newer epoch; this one may not write any more."""
+
+
+class SequenceGap(LogError):
+    """The producer skipped a sequence number: something it sent before has not arrived."""
+
+
+class BlobMissing(LogError, KeyError):
+    """No blob under this digest."""

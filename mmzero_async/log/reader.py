@@ -1,0 +1,119 @@
+"""Reading a log, also from other processes while it is written: only committed prefixes are seen.
+
+Read transactions are short, so that a slow reader pins no pages.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmzero_async.log.environment import OFFSET, Environment, open_environment
+from mmzero_async.log.errors import BlobMissing, LogError
+from mmzero_async.schemas.blobs import blob_digest
+from mmzero_async.schemas.record import Record, RecordDamaged, decode_record
+
+_BATCH = 512
+_BATCH_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LogStats:
+    events: int
+    blobs: int
+    bytes_used: int  # pages in use
+    bytes_on_disk: int
+
+
+class LogReader:
+    """Committed events by offset, and blobs by digest."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._env = environment
+
+    @classmethod
+    def open(cls, path: Path) -> "LogReader":
+        """Read-only. LogError when there is no log, ForeignLog when it is not ours."""
+        return cls(open_environment(path, write=False))
+
+    @property
+    def run(self) -> str:
+        return self._env.run
+
+    @property
+    def next_offset(self) -> int:
+        """The number of committed events: the offset that the next one will get."""
+        with self._env.lmdb.begin() as txn, txn.cursor(self._env.events) as cursor:
+            if not cursor.last():
+                return 0
+            (last,) = OFFSET.unpack(cursor.key())
+            return int(last) + 1
+
+    def get(self, offset: int) -> Record:
+        """LogError when the offset is not committed; RecordDamaged when its checksum is wrong."""
+        with self._env.lmdb.begin(buffers=True) as txn:
+            data = txn.get(OFFSET.pack(offset), db=self._env.events)
+            if data is None:
+                raise LogError(f"{self._env.path} has no event at offset {offset}")
+            return decode_record(offset, data)
+
+    def read(self, start: int, limit: int = _BATCH, max_bytes: int = _BATCH_BYTES) -> list[Record]:
+        """Up to `limit` records or about `max_bytes` from an offset on, in one read transaction."""
+        records: list[Record] = []
+        size, expected = 0, start
+        with (
+            self._env.lmdb.begin(buffers=True) as txn,
+            txn.cursor(self._env.events) as cursor,
+        ):
+            if not cursor.set_range(OFFSET.pack(start)):
+                return records
+            for key, data in cursor:
+                (offset,) = OFFSET.unpack(key)
+                if offset != expected:
+                    raise RecordDamaged(f"{self._env.path}: offset {expected} is missing")
+                records.append(decode_record(offset, data))
+                expected += 1
+                size += len(data)
+                if len(records) >= limit or size >= max_bytes:
+                    break
+        return records
+
+    def scan(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        """Records [start, stop), or up to the end as it is when the scan gets there."""
+        while stop is None or start < stop:
+            limit = _BATCH if stop is None else min(_BATCH, stop - start)
+            records = self.read(start, limit)
+            if not records:
+                return
+            yield from records
+            start += len(records)
+
+    async def wait(self, offset: int, *, timeout: float, poll: float = 0.05) -> bool:
+        """Whether an event at `offset` is committed within `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self.next_offset <= offset:
+                    await asyncio.sleep(poll)
+        except TimeoutError:
+            return False
+        return True
+
+    def blob(self, digest: str) -> bytes:
+        """The blob's bytes, checked against their digest. BlobMissing, or RecordDamaged."""
+        with self._env.lmdb.begin() as txn:
+            data = txn.get(bytes.fromhex(digest), db=self._env.blobs)
+        if data is None:
+            raise BlobMissing(f"{self._env.path} has no blob {digest}")
+        if blob_digest(data) != digest:
+            raise RecordDamaged(f"{self._env.path}: blob {digest} is damaged")
+        return bytes(data)
+
+    def stats(self) -> LogStats:
+        info, stat = self._env.lmdb.info(), self._env.lmdb.stat()
+        with self._env.lmdb.begin() as txn:
+            blobs = txn.stat(self._env.blobs)["entries"]
+        on_disk = (self._env.path / "data.mdb").stat().st_blocks * 512
+        return LogStats(self.next_offset, blobs, (info["last_pgno"] + 1) * stat["psize"], on_disk)
+
+    def close(self) -> None:
+        self._env.lmdb.close()

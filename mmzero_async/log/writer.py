@@ -1,0 +1,202 @@
+"""The one writer: messages go in as a group commit, each whole or not at all, each once.
+
+`append` returns after the transaction is on disk; what it answers may be acknowledged. Sending
+the same (producer, epoch, sequence) again changes nothing and gets the same answer.
+"""
+
+import errno
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from mmzero_async.log.environment import (
+    DROPPED,
+    OFFSET,
+    PRODUCER,
+    WriterLock,
+    open_environment,
+    sequence_key,
+)
+from mmzero_async.log.errors import FencedProducer, LogError, LogFull, SequenceGap
+from mmzero_async.log.reader import LogReader
+from mmzero_async.schemas.events import SCHEMA_VERSION
+from mmzero_async.schemas.record import Envelope, encode_record
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One event as a producer sent it, body encoded. `drop` uses up the number and stores nothing."""
+
+    producer: str
+    epoch: int
+    sequence: int
+    kind: str
+    body: bytes
+    blobs: Mapping[str, bytes | memoryview] = field(default_factory=dict)
+    drop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Where the event stands; None: dropped, the log did not wait for it any more."""
+
+    offset: int | None
+    duplicate: bool = False
+
+
+Answer = list[Ack] | LogError
+
+
+class LogWriter:
+    """Opens a log for writing, creating it if need be. Close it, or leave that to the kernel."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        run: str,
+        map_gib: int = 64,
+        sync: str = "full",
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._lock = WriterLock(path)
+        try:
+            self._env = open_environment(path, write=True, run=run, map_gib=map_gib, sync=sync)
+        except LogError:
+            self._lock.release()
+            raise
+        self._clock = clock
+        self._reader = LogReader(self._env)
+        self.next_offset = self._reader.next_offset
+
+    def append(self, messages: Sequence[Sequence[Submission]]) -> list[Answer]:
+        """One durable transaction for all messages; an answer for each.
+
+        A message is fenced off (FencedProducer) or out of sequence (SequenceGap) on its own.
+        Raises LogFull when the disk has no room: then nothing of the batch is in the log.
+        """
+        while True:
+            try:
+                return self._append(messages)
+            except lmdb.MapFullError:
+                self._grow()
+            except (lmdb.Error, OSError) as error:
+                if _is_full(error):
+                    raise LogFull(
+                        f"no room for the log at {self._env.path}: {error}. Free disk space; "
+                        "nothing acknowledged is lost and the run goes on when there is room"
+                    ) from error
+                raise
+
+    def _append(self, messages: Sequence[Sequence[Submission]]) -> list[Answer]:
+        offset = self.next_offset
+        answers: list[Answer] = []
+        with self._env.lmdb.begin(write=True) as txn:
+            last: dict[str, tuple[int, int]] = {}
+            for message in messages:
+                try:
+                    acks = self._check(txn, last, message)
+                except LogError as error:
+                    answers.append(error)
+                    continue
+                if acks is None:
+                    acks = []
+                    for submission in message:
+                        acks.append(self._put(txn, offset, submission))
+                        offset += not submission.drop
+                    final = message[-1]
+                    last[final.producer] = (final.epoch, final.sequence)
+                answers.append(acks)
+            for producer, position in last.items():
+                txn.put(producer.encode(), PRODUCER.pack(*position), db=self._env.producers)
+        self.next_offset = offset
+        return answers
+
+    def _check(
+        self, txn: Any, last: dict[str, tuple[int, int]], message: Sequence[Submission]
+    ) -> list[Ack] | None:
+        """The earlier answer for a message sent again; None for a new one that may go in."""
+        first = message[0]
+        epoch, sequence = last.get(first.producer) or self._position(txn, first.producer)
+        if first.epoch < epoch:
+            raise FencedProducer(
+                f"producer {first.producer} writes as epoch {first.epoch}, but epoch {epoch} has "
+                "taken over: another process bears the same name"
+            )
+        if first.epoch == epoch and first.sequence <= sequence:
+            return [self._earlier(txn, submission) for submission in message]
+        expected = sequence + 1 if first.epoch == epoch else 0
+        if first.sequence != expected:
+            raise SequenceGap(
+                f"producer {first.producer} epoch {first.epoch} sent sequence {first.sequence}, "
+                f"expected {expected}"
+            )
+        return None
+
+    def _earlier(self, txn: Any, submission: Submission) -> Ack:
+        key = sequence_key(submission.producer, submission.epoch, submission.sequence)
+        found = txn.get(key, db=self._env.sequences)
+        if found is None:
+            raise SequenceGap(
+                f"producer {submission.producer} epoch {submission.epoch} sent sequence "
+                f"{submission.sequence} in a message that was cut differently before"
+            )
+        (offset,) = OFFSET.unpack(found)
+        return Ack(None if offset == DROPPED else offset, duplicate=True)
+
+    def _put(self, txn: Any, offset: int, submission: Submission) -> Ack:
+        key = sequence_key(submission.producer, submission.epoch, submission.sequence)
+        place = DROPPED if submission.drop else offset
+        txn.put(key, OFFSET.pack(place), db=self._env.sequences)
+        if submission.drop:
+            return Ack(None)
+        envelope = Envelope(
+            SCHEMA_VERSION,
+            self._clock(),
+            submission.producer,
+            submission.epoch,
+            submission.sequence,
+            submission.kind,
+            submission.body,
+        )
+        key = OFFSET.pack(offset)
+        txn.put(key, encode_record(envelope), db=self._env.events, append=True)
+        for digest, data in submission.blobs.items():
+            txn.put(bytes.fromhex(digest), data, db=self._env.blobs, overwrite=False)
+        return Ack(offset)
+
+    def _position(self, txn: Any, producer: str) -> tuple[int, int]:
+        found = txn.get(producer.encode(), db=self._env.producers)
+        if found is None:
+            return 0, -1
+        epoch, sequence = PRODUCER.unpack(found)
+        return epoch, sequence
+
+    def last_epoch(self, producer: str) -> int:
+        """The newest epoch under which the producer has written; 0 if it never has."""
+        with self._env.lmdb.begin() as txn:
+            return self._position(txn, producer)[0]
+
+    def reader(self) -> LogReader:
+        """A reader in this process: LMDB allows an environment to be opened once a process."""
+        return self._reader
+
+    def _grow(self) -> None:
+        self._env.lmdb.set_mapsize(self._env.lmdb.info()["map_size"] * 2)
+
+    def close(self) -> None:
+        self._env.lmdb.close()
+        self._lock.release()
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, lmdb.DiskError):
+        return True
+    number = getattr(error, "errno", None)
+    return number in _FULL or "No space left" in str(error)
