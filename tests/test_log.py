@@ -221,6 +221,4 @@ class LogAgainstModel(RuleBasedStateMachine):
 
 
 TestLogAgainstModel = LogAgainstModel.TestCase
-TestLogAgainstModel.settings = settings(
-    max_examples=40, stateful_step_count=20, deadline=None
-)
+TestLogAgainstModel.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)

@@ -1,0 +1,64 @@
+"""Which complete groups are worth a gradient step: bounds on facts, as data.
+
+A filter names the fact that it looks at, its limits and the reason for a rejection; `check` says
+the first that is broken. The limits come from the configuration (MM-Zero, arXiv 2603.09206).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mmzero_async.config import FilterConfig
+
+MIN_SPREAD = 1e-9  # rewards closer than this have no gradient
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a group will never be trained on; the words of a GroupRejected event."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """`fact` must lie in [low, high], both ends included."""
+
+    fact: str
+    low: float
+    high: float
+    reason: str
+
+
+def coder_bounds(config: FilterConfig) -> tuple[Bound, ...]:
+    """Proposals that always or never render teach the coder nothing."""
+    return (Bound("render_rate", *config.coder_render_rate, reason="render_rate"),)
+
+
+def solver_bounds(config: FilterConfig) -> tuple[Bound, ...]:
+    """The picture must be readable, and the question neither settled nor noise."""
+    return (
+        Bound("easy_consistency", config.solver_easy_consistency, 1.0, reason="consistency"),
+        Bound("hard_consistency", *config.solver_hard_consistency, reason="consistency"),
+    )
+
+
+def check(bounds: Sequence[Bound], facts: Mapping[str, float]) -> Rejection | None:
+    """The first bound that the facts break; a fact that is missing is "incomplete"."""
+    for bound in bounds:
+        value = facts.get(bound.fact)
+        if value is None:
+            return Rejection("incomplete", f"{bound.fact} is unknown")
+        if not bound.low <= value <= bound.high:
+            where = f"[{bound.low:g}, {bound.high:g}]"
+            return Rejection(bound.reason, f"{bound.fact} {value:.4g} outside {where}")
+    return None
+
+
+def zero_variance(rewards: Sequence[float]) -> Rejection | None:
+    """A group whose rewards are all alike has no advantage to learn from."""
+    if len(rewards) < 2:
+        return Rejection("zero_variance", f"{len(rewards)} rewards; a group compares at least 2")
+    if max(rewards) - min(rewards) < MIN_SPREAD:
+        return Rejection("zero_variance", f"all {len(rewards)} rewards are {rewards[0]:.4g}")
+    return None

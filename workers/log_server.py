@@ -1,0 +1,58 @@
+"""The log server process: the one writer of the log, and the one who hands out what is due.
+
+`python -m mmzero_async.workers.log_server --run-dir runs/demo`
+"""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from mmzero_async import telemetry
+from mmzero_async.config import from_json
+from mmzero_async.log.errors import LogError
+from mmzero_async.log.writer import LogWriter
+from mmzero_async.projections.dispatcher import PipelineDispatcher
+from mmzero_async.transport.errors import TransportError
+from mmzero_async.transport.server import LogServer
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    run_dir: Path = parser.parse_args(argv).run_dir
+    config = from_json((run_dir / "config.json").read_text())
+    logger = telemetry.configure(run_dir, "log-server", run=run_dir.name)
+    try:
+        writer = LogWriter(
+            run_dir / "log", run=run_dir.name, map_gib=config.log.map_gib, sync=config.log.sync
+        )
+        try:
+            server = LogServer(
+                writer, PipelineDispatcher(config), config.log, config.digest(), logger
+            )
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: server.stop())
+            _publish_url(run_dir, server.url)
+            logger.info("log server ready", url=server.url, next_offset=writer.next_offset)
+            server.run()
+            logger.info("log server stopped", next_offset=writer.next_offset)
+        finally:
+            writer.close()
+    except (LogError, TransportError, ValueError) as error:
+        logger.error("log server failed", error=str(error))
+        print(f"log server: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _publish_url(run_dir: Path, url: str) -> None:
+    """Atomically, so that nobody reads half an address."""
+    draft = run_dir / f"log.url.{os.getpid()}"
+    draft.write_text(url)
+    draft.replace(run_dir / "log.url")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
