@@ -1,0 +1,182 @@
+"""From the events of one complete group to its rewards: the pure middle of the learner.
+
+`score` says what a group is worth, or why it will not be trained on. The proposer's penalties on
+its whole batch (content types, likeness) need the window: `score` takes them as a context.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmzero_async.config import Config
+from mmzero_async.learner.batch import GroupBatch
+from mmzero_async.projections.lineage import CompleteGroup
+from mmzero_async.roles import coder, filters, proposer, solver
+from mmzero_async.roles.advantages import group_advantages, rewards_of
+from mmzero_async.roles.diversity import BatchContext
+from mmzero_async.roles.facts import PictureFacts, picture_facts, render_rate
+from mmzero_async.roles.filters import Rejection
+from mmzero_async.schemas.events import (
+    Answered,
+    AnyEvent,
+    Coded,
+    Generation,
+    Proposal,
+    Proposed,
+    Question,
+    Rendered,
+)
+from mmzero_async.schemas.ids import drawing_id, indices, parent, proposal_id
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A group with rewards: terms and facts by name, one reward and advantage a sample."""
+
+    group: CompleteGroup
+    generation: Generation
+    terms: list[dict[str, float]]
+    rewards: list[float]
+    advantages: list[float]
+    facts: dict[str, float]
+    proposed: Proposed
+
+    def batch(self) -> GroupBatch:
+        return GroupBatch(
+            self.group.id, self.generation, self.rewards, self.advantages, self.group.offsets
+        )
+
+
+@dataclass(slots=True)
+class Members:
+    """The events of one group, by what they are about."""
+
+    proposed: Proposed | None = None
+    coded: dict[str, Coded] = field(default_factory=dict)
+    rendered: dict[str, Rendered] = field(default_factory=dict)
+    answered: dict[tuple[str, Question], Answered] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, events: Iterable[AnyEvent]) -> "Members":
+        members = cls()
+        for event in events:
+            match event:
+                case Proposed():
+                    members.proposed = event
+                case Coded():
+                    members.coded[event.proposal] = event
+                case Rendered():
+                    members.rendered[event.drawing] = event
+                case Answered():
+                    members.answered[event.drawing, event.question] = event
+                case _:
+                    pass
+        return members
+
+    def proposal(self, proposal: str) -> Proposal | None:
+        if self.proposed is None:
+            return None
+        return self.proposed.outcomes[indices(proposal)[1]].proposal
+
+    def facts(self, drawing: str) -> PictureFacts | None:
+        """None when the drawing never became a picture with answers to both questions."""
+        easy = self.answered.get((drawing, "easy"))
+        hard = self.answered.get((drawing, "hard"))
+        proposal = self.proposal(parent(drawing))
+        if easy is None or hard is None or proposal is None:
+            return None
+        return picture_facts(easy, hard, proposal)
+
+    def drawings(self, proposal: str) -> list[str]:
+        coded = self.coded.get(proposal)
+        count = len(coded.outcomes) if coded else 0
+        return [drawing_id(proposal, i) for i in range(count)]
+
+
+def score(
+    group: CompleteGroup,
+    events: Iterable[AnyEvent],
+    config: Config,
+    batch: BatchContext | None = None,
+) -> Scored | Rejection:
+    """The group's rewards and advantages, or the reason to reject it (filters, no variance)."""
+    members = Members.of(events)
+    if members.proposed is None:
+        return Rejection("incomplete", "its Proposed event is missing")
+    match group.role:
+        case "proposer":
+            return _proposer(group, members, members.proposed, config, batch)
+        case "coder":
+            return _coder(group, members, members.proposed, config)
+        case "solver":
+            return _solver(group, members, members.proposed, config)
+
+
+def _proposer(
+    group: CompleteGroup,
+    members: Members,
+    proposed: Proposed,
+    config: Config,
+    batch: BatchContext | None,
+) -> Scored | Rejection:
+    per_sample: list[list[PictureFacts | None] | None] = []
+    for i, outcome in enumerate(proposed.outcomes):
+        if outcome.proposal is None:
+            per_sample.append(None)
+        else:
+            drawings = members.drawings(proposal_id(group.id, i))
+            per_sample.append([members.facts(drawing) for drawing in drawings])
+    terms = proposer.proposer_terms(proposed, per_sample, config.proposer, batch or BatchContext())
+    parsed = sum(outcome.proposal is not None for outcome in proposed.outcomes)
+    facts = {"parsed": parsed / len(proposed.outcomes)}
+    return _finish(group, proposed.generation, terms, facts, proposed, config)
+
+
+def _coder(
+    group: CompleteGroup, members: Members, proposed: Proposed, config: Config
+) -> Scored | Rejection:
+    coded = members.coded.get(group.id)
+    if coded is None:
+        return Rejection("incomplete", "its Coded event is missing")
+    drawings = members.drawings(group.id)
+    renders = [members.rendered.get(drawing) for drawing in drawings]
+    facts = [members.facts(drawing) for drawing in drawings]
+    rate = render_rate(renders)
+    rejection = filters.check(filters.coder_bounds(config.filters), {"render_rate": rate})
+    if rejection is not None:
+        return rejection
+    terms = coder.coder_terms(coded.outcomes, renders, facts, config.coder)
+    return _finish(group, coded.generation, terms, {"render_rate": rate}, proposed, config)
+
+
+def _solver(
+    group: CompleteGroup, members: Members, proposed: Proposed, config: Config
+) -> Scored | Rejection:
+    facts = members.facts(group.id)
+    if facts is None:
+        return Rejection("incomplete", "its answers are missing")
+    rejection = filters.check(filters.solver_bounds(config.filters), facts.as_dict())
+    if rejection is not None:
+        return rejection
+    hard = members.answered[group.id, "hard"]
+    terms = solver.solver_terms(hard, config.solver)
+    return _finish(group, hard.generation, terms, facts.as_dict(), proposed, config)
+
+
+def _finish(
+    group: CompleteGroup,
+    generation: Generation,
+    terms: list[dict[str, float]],
+    facts: dict[str, float],
+    proposed: Proposed,
+    config: Config,
+) -> Scored | Rejection:
+    rewards = rewards_of(terms)
+    rejection = filters.zero_variance(rewards)
+    if rejection is not None:
+        return rejection
+    advantages = group_advantages(rewards, config.learner.scale_rewards)
+    return Scored(
+        group, generation, terms, rewards, np.asarray(advantages).tolist(), facts, proposed
+    )

@@ -1,0 +1,105 @@
+"""Which groups the next step is made of: a pure function of the log and the configuration.
+
+Complete groups are looked at oldest first. What a filter refuses, or has grown too stale, is
+rejected for good by an event; what passes waits until its role has a full window.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mmzero_async.config import Config
+from mmzero_async.learner.batch import Window
+from mmzero_async.learner.scoring import Scored, score
+from mmzero_async.log.reader import LogReader
+from mmzero_async.projections.admission import role_learning
+from mmzero_async.projections.lineage import CompleteGroup
+from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.roles.diversity import batch_context
+from mmzero_async.roles.filters import Rejection
+from mmzero_async.schemas.events import ROLES, AnyEvent, GroupRejected, Role
+
+Events = Callable[[CompleteGroup], list[AnyEvent]]
+
+
+def events_from(reader: LogReader) -> Events:
+    """The events of a group, read from the log and checked."""
+    return lambda group: [reader.get(offset).event() for offset in group.offsets]
+
+
+@dataclass(slots=True)
+class Candidates:
+    """Groups that passed their filters and wait for a window, a role, oldest first."""
+
+    config: Config
+    passed: dict[Role, dict[str, Scored]] = field(
+        default_factory=lambda: {role: {} for role in ROLES}
+    )
+    _rejecting: set[tuple[Role, str]] = field(default_factory=set)
+
+    def refresh(self, pipeline: Pipeline, events: Events) -> list[GroupRejected]:
+        """Takes in what has become ready; returns the rejections to be committed."""
+        rejections = []
+        for role in ROLES:
+            ready = pipeline.book.ready[role]
+            waiting = self.passed[role]
+            for gone in [group for group in waiting if group not in ready]:
+                del waiting[gone]
+            self._rejecting = {(r, g) for r, g in self._rejecting if r != role or g in ready}
+            for group in ready.values():
+                if (role, group.id) in self._rejecting:
+                    continue
+                verdict = self._judge(group, pipeline.policies.version(role), waiting, events)
+                if isinstance(verdict, Rejection):
+                    waiting.pop(group.id, None)
+                    self._rejecting.add((role, group.id))
+                    rejections.append(
+                        GroupRejected(
+                            role=role,
+                            group=group.id,
+                            reason=verdict.reason,
+                            detail=verdict.detail,
+                        )
+                    )
+                else:
+                    waiting[group.id] = verdict
+        return rejections
+
+    def _judge(
+        self, group: CompleteGroup, version: int, waiting: dict[str, Scored], events: Events
+    ) -> Scored | Rejection:
+        if not role_learning(self.config.learner, group.role).train:
+            return Rejection("frozen", f"{group.role} is not trained in this run")
+        staleness = version - group.version
+        if staleness > self.config.admission.max_staleness:
+            limit = self.config.admission.max_staleness
+            return Rejection("stale", f"{staleness} versions behind, at most {limit} are used")
+        known = waiting.get(group.id)
+        return known if known is not None else score(group, events(group), self.config)
+
+    def fullest(self) -> Role | None:
+        """The role whose window is fullest, if any has enough groups for a step."""
+        fill = {
+            role: len(self.passed[role]) / role_learning(self.config.learner, role).groups
+            for role in ROLES
+            if role_learning(self.config.learner, role).train
+        }
+        best = max(fill, key=lambda role: fill[role], default=None)
+        return best if best is not None and fill[best] >= 1.0 else None
+
+    def window(self, role: Role, events: Events) -> tuple[Window, list[Scored]]:
+        """The oldest groups of a role, scored in their final form."""
+        count = role_learning(self.config.learner, role).groups
+        chosen = list(self.passed[role].values())[:count]
+        if role == "proposer":
+            chosen = self._with_batch_terms(chosen, events)
+        return Window(role, tuple(scored.batch() for scored in chosen)), chosen
+
+    def _with_batch_terms(self, chosen: list[Scored], events: Events) -> list[Scored]:
+        """The proposer's rewards again, with the penalties that compare a window's proposals."""
+        context = batch_context([scored.proposed for scored in chosen], self.config.proposer)
+        final = []
+        for scored in chosen:
+            again = score(scored.group, events(scored.group), self.config, context)
+            # A group that the penalties leave without variance stays: its advantages are zero.
+            final.append(again if isinstance(again, Scored) else scored)
+        return final

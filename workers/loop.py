@@ -1,0 +1,141 @@
+"""The loop that every worker of a stage runs: lease, work, append, acknowledged.
+
+A stage is a function from a lease to events; all else is here: several pieces of work in hand at
+once, give back what failed, stop cleanly on a signal, structured log lines with the lineage id.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmzero_async import telemetry
+from mmzero_async.config import Config, from_json
+from mmzero_async.engines.errors import EngineError, EngineUnavailable, PolicyNotLoaded
+from mmzero_async.schemas.events import Event, WorkerFailed
+from mmzero_async.schemas.work import Stage
+from mmzero_async.transport.client import Lease, LogClient
+from mmzero_async.transport.errors import TransportError
+
+ENGINE_PAUSE = 1.0  # seconds to wait before asking a lost engine again
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a piece of work came to: events for the log, and the blobs that they name."""
+
+    events: list[Event]
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+Job = Callable[[Lease], Awaitable[Result]]
+Jobs = Callable[["Setting"], AbstractAsyncContextManager[Job]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a worker process knows when it starts."""
+
+    run_dir: Path
+    worker: str
+    config: Config
+    engine_url: str
+    logger: Any
+
+
+def main(role: str, stage: Stage, in_flight: Callable[[Config], int], jobs: Jobs) -> int:
+    """Entry point of a stage's process; the exit status."""
+    setting, log_url = setting_from_command_line(role)
+    try:
+        return asyncio.run(_until_stopped(_serve(setting, log_url, role, stage, in_flight, jobs)))
+    except* (TransportError, EngineError) as errors:
+        for error in errors.exceptions:
+            setting.logger.error("worker stopped", error=str(error))
+            print(f"{setting.worker}: {error}", file=sys.stderr)
+    return 1
+
+
+def setting_from_command_line(role: str) -> tuple[Setting, str]:
+    """Reads `--run-dir`, `--worker`, and from the run folder the configuration and addresses."""
+    parser = argparse.ArgumentParser(description=f"{role} worker of a run")
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--worker", default=f"{role}-0")
+    parser.add_argument("--log-url", default="", help="default: what the log server published")
+    parser.add_argument("--engine-url", default="", help="default: what the engine published")
+    args = parser.parse_args()
+    config = from_json((args.run_dir / "config.json").read_text())
+    logger = telemetry.configure(args.run_dir, args.worker, run=args.run_dir.name, role=role)
+    engine = args.engine_url or _published(args.run_dir / "engine.url")
+    log = args.log_url or _published(args.run_dir / "log.url")
+    return Setting(args.run_dir, args.worker, config, engine, logger), log
+
+
+def _published(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
+async def _until_stopped(work: Awaitable[None]) -> int:
+    """Runs until the work ends or a signal asks to stop; 0 in both cases."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return 0
+
+
+async def _serve(
+    setting: Setting,
+    log_url: str,
+    role: str,
+    stage: Stage,
+    in_flight: Callable[[Config], int],
+    jobs: Jobs,
+) -> None:
+    async with (
+        jobs(setting) as job,
+        LogClient.connect(
+            log_url, worker=setting.worker, role=role, config_digest=setting.config.digest()
+        ) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        setting.logger.info("worker ready", pid=os.getpid())
+        for _ in range(in_flight(setting.config)):
+            group.create_task(_work(setting, client, role, stage, job))
+
+
+async def _work(setting: Setting, client: LogClient, role: str, stage: Stage, job: Job) -> None:
+    """One hand of the worker: one piece of work after the other."""
+    while True:
+        lease = await client.lease(stage)
+        key = lease.work.key
+        try:
+            async with asyncio.timeout(lease.seconds):
+                result = await job(lease)
+        except (EngineUnavailable, PolicyNotLoaded) as error:
+            # Not the work's fault: the engine is restarting or the policy was just replaced.
+            setting.logger.warning("engine not ready", work=key, error=str(error))
+            await client.fail(key, str(error), counts=False)
+            await asyncio.sleep(ENGINE_PAUSE)
+            continue
+        except Exception as error:  # one piece of work must not end the worker
+            setting.logger.exception("work failed", work=key)
+            reason = f"{type(error).__name__}: {error}"[:500]
+            await client.append(
+                [WorkerFailed(worker=setting.worker, role=role, error=reason, work=key)]
+            )
+            await client.fail(key, reason)
+            continue
+        await client.append(result.events, result.blobs)
+        client.done(key)
+        setting.logger.info("done", work=key, lineage=lease.work.target)
+
+
