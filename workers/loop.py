@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmzero_async.schemas.events import Event, WorkerFailed
+from mmzero_async.schemas.work import Stage
+
 from mmzero_async import telemetry
 from mmzero_async.config import Config, from_json
 from mmzero_async.engines.errors import EngineError, EngineUnavailable, PolicyNotLoaded
-from mmzero_async.schemas.events import Event, WorkerFailed
-from mmzero_async.schemas.work import Stage
 from mmzero_async.transport.client import Lease, LogClient
 from mmzero_async.transport.errors import TransportError
 
@@ -54,7 +55,7 @@ def main(role: str, stage: Stage, in_flight: Callable[[Config], int], jobs: Jobs
     """Entry point of a stage's process; the exit status."""
     setting, log_url = setting_from_command_line(role)
     try:
-        return asyncio.run(_until_stopped(_serve(setting, log_url, role, stage, in_flight, jobs)))
+        return asyncio.run(until_stopped(_serve(setting, log_url, role, stage, in_flight, jobs)))
     except* (TransportError, EngineError) as errors:
         for error in errors.exceptions:
             setting.logger.error("worker stopped", error=str(error))
@@ -81,7 +82,7 @@ def _published(path: Path) -> str:
     return path.read_text().strip() if path.exists() else ""
 
 
-async def _until_stopped(work: Awaitable[None]) -> int:
+async def until_stopped(work: Awaitable[None]) -> int:
     """Runs until the work ends or a signal asks to stop; 0 in both cases."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
@@ -137,5 +138,3 @@ async def _work(setting: Setting, client: LogClient, role: str, stage: Stage, jo
         await client.append(result.events, result.blobs)
         client.done(key)
         setting.logger.info("done", work=key, lineage=lease.work.target)
-
-

@@ -5,12 +5,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mmzero_async.engines.client import VllmClient
-from mmzero_async.roles import prompts, solver
 from mmzero_async.schemas.events import Answered
-from mmzero_async.transport.client import Lease
 from mmzero_async.workers.generation import sampling
 from mmzero_async.workers.loop import Job, Result, Setting, main
+
+from mmzero_async.engines.client import VllmClient
+from mmzero_async.roles import prompts, solver
+from mmzero_async.transport.client import Lease
 
 
 @asynccontextmanager
@@ -24,9 +25,7 @@ async def solving(setting: Setting) -> AsyncIterator[Job]:
             work = lease.work
             assert work.proposal is not None and lease.picture is not None, "see the dispatcher"
             proposal = work.proposal
-            question = (
-                proposal.easy_question if work.question == "easy" else proposal.hard_question
-            )
+            question = proposal.easy_question if work.question == "easy" else proposal.hard_question
             picture = "data:image/png;base64," + base64.b64encode(lease.picture).decode()
             generation = await engine.generate(
                 prompts.solver_messages(templates, question, picture),

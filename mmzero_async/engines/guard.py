@@ -5,7 +5,7 @@ API server and a killed owner. The guard ends the family when the command ends, 
 to (SIGTERM), and when the process that started it is gone. It knows nothing of vLLM, and imports
 the standard library only, so that it starts in milliseconds and holds a few MB.
 
-    python -I guard.py OWNER_PID GRACE_SECONDS COMMAND...
+    python -IS guard.py OWNER_PID GRACE_SECONDS COMMAND...
 """
 
 import ctypes
@@ -43,7 +43,7 @@ def _children() -> list[int]:
 
 def _reap() -> dict[int, int]:
     """Collects all children that have ended: pid -> exit code, negative for a signal."""
-    ended = {}
+    ended: dict[int, int] = {}
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

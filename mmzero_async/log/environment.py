@@ -100,7 +100,7 @@ def _check_meta(txn: Any, meta: Any, path: Path, run: str | None, *, write: bool
     (found,) = OFFSET.unpack(txn.get(b"format", db=meta))
     if found > FORMAT:
         raise ForeignLog(
-            f"{path} has log format {found}, this version reads up to {FORMAT}: upgrade mmzero-async"
+            f"{path} has log format {found}, this version reads up to {FORMAT}: upgrade it"
         )
     stored = str(txn.get(b"run", db=meta).decode())
     if run is not None and stored != run:

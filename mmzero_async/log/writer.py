@@ -31,7 +31,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One event as a producer sent it, body encoded. `drop` uses up the number and stores nothing."""
+    """One event as a producer sent it, body encoded. `drop`: use up its number, store nothing."""
 
     producer: str
     epoch: int

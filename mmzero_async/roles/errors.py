@@ -1,4 +1,4 @@
-"""What can go wrong in this room; everything a model writes is an outcome instead, never an error."""
+"""What can go wrong in this room. What a model writes is never an error: it is an outcome."""
 
 
 class TemplateError(ValueError):

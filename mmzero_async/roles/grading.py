@@ -6,6 +6,7 @@ calls. No signals, so it is safe in any thread. Symmetric, deterministic, cached
 """
 
 import logging
+import math
 import re
 import sys
 import unicodedata
@@ -20,17 +21,14 @@ from typing import Any
 GRADER = f"mmzero-grader-1+math-verify-{metadata.version('math-verify')}"
 
 MAX_MATHS = 120  # characters of an answer that math-verify may see
-MAX_CALLS = 400_000  # function calls that one comparison may make
+MAX_CALLS = 200_000  # function calls that one comparison may make: about a second
+MAX_DEGREE = 200  # product of all whole exponents in an answer
 MAX_LENGTH = 1000  # longer answers are compared as they stand
 TOLERANCE = Fraction(1, 1_000_000)  # absolute, on numbers that are not whole
 
-_NUMBER_WORDS = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-        "fifteen sixteen seventeen eighteen nineteen twenty".split()
-    )
-}
+_COUNTED = """zero one two three four five six seven eight nine ten eleven twelve thirteen
+fourteen fifteen sixteen seventeen eighteen nineteen twenty"""
+_NUMBER_WORDS = {word: value for value, word in enumerate(_COUNTED.split())}
 _UNITS = {
     long: short
     for short, longs in {
@@ -52,8 +50,18 @@ _UNITS = {
     }.items()
     for long in longs.split()
 }
-_CHARACTERS = str.maketrans(
-    {"−": "-", "–": "-", "—": "-", "‐": "-", "’": "'", "‘": "'", "“": '"', "”": '"', "⁄": "/"}
+_CHARACTERS = str.maketrans(  # minus signs and dashes, quotes, the fraction slash
+    {
+        "\u2212": "-",
+        "\u2013": "-",
+        "\u2014": "-",
+        "\u2010": "-",
+        "\u2019": "'",
+        "\u2018": "'",
+        "\u201c": '"',
+        "\u201d": '"',
+        "\u2044": "/",
+    }
 )
 _WRAPPERS = (
     re.compile(r"^\$\$?([^$]*)\$?\$$"),
@@ -80,7 +88,9 @@ _NUMBER = re.compile(
 _LATEX_FRACTION = re.compile(
     r"(?P<sign>[-+]?)\s*\\[dt]?frac\s*(?:\{\s*(\d{1,20})\s*\}|(\d))\s*(?:\{\s*(\d{1,20})\s*\}|(\d))"
 )
-_MATHS = re.compile(r"[\\^_{}=+*/()\[\]|√π×·÷<>≤≥∞]|\bpi\b|sqrt|\d[a-z]\b|\d-")
+_MATHS = re.compile(
+    r"[\\^_{}=+*/()\[\]|\u221a\u03c0\u00d7\u00b7\u00f7<>\u2264\u2265\u221e]|\bpi\b|sqrt|\d[a-z]\b|\d-"
+)
 _FORBIDDEN = re.compile(
     r"!|\d{16}|matrix|\\(?:sum|prod|int|lim|binom|cup|cap|bigcup|bigcap|begin|factorial|iint|oint)"
     r"|\*\*|\d[eE][-+]?\d{3}"
@@ -89,6 +99,8 @@ _SAFE_POWER = re.compile(
     r"\^\s*(?:\{\s*[-+]?\s*[a-zA-Z0-9./]{1,3}\s*\}|\(\s*[-+]?[a-zA-Z0-9./]{1,3}\s*\)|[a-zA-Z0-9])"
     r"(?!\s*[\^!])"
 )
+_WHOLE_POWER = re.compile(r"\^\W*(\d+)")
+_BARE_PI = re.compile(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])|\u03c0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +225,9 @@ def _verify(one: str, two: str) -> bool:
     """Math-verify in both directions; False for what is too long or could grow without bound."""
     if not (_bounded(one) and _bounded(two)):
         return False
+    parse, verify = _library()
     try:
-        return _within_budget(lambda: _math_verify(one, two))
+        return _within_budget(lambda: _math_verify(parse, verify, one, two))
     except Exception:
         # math-verify and sympy raise at will on odd input; an unreadable answer is just not equal
         return False
@@ -224,7 +237,11 @@ def _bounded(text: str) -> bool:
     """Whether evaluating it stays small: no towers of powers, no factorials, no huge integers."""
     if len(text) > MAX_MATHS or _FORBIDDEN.search(text) or text.count("^") > 6:
         return False
-    return text.count("^") == len(_SAFE_POWER.findall(text))
+    if text.count("^") != len(_SAFE_POWER.findall(text)):
+        return False
+    # Nested or not, what all powers together can expand to stays below this degree.
+    degree = math.prod(max(1, int(power)) for power in _WHOLE_POWER.findall(text))
+    return degree <= MAX_DEGREE
 
 
 def _within_budget(compare: Callable[[], bool]) -> bool:
@@ -248,9 +265,9 @@ def _within_budget(compare: Callable[[], bool]) -> bool:
         sys.setprofile(before)
 
 
-def _math_verify(one: str, two: str) -> bool:
-    parse, verify = _library()
-    left, right = (parse(f"${text}$", parsing_timeout=None) for text in (one, two))
+def _math_verify(parse: Any, verify: Any, one: str, two: str) -> bool:
+    texts = [_BARE_PI.sub(r"\\pi ", text) for text in (one, two)]
+    left, right = (parse(f"${text}$", parsing_timeout=None) for text in texts)
     if not left or not right:
         return False
     return any(
@@ -265,4 +282,8 @@ def _library() -> tuple[Any, Any]:
 
     # It warns on every call that no signal timeout is set; that is on purpose here.
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    # The parser builds its tables on first use; that must not come out of an answer's budget.
+    for one, two in (("x^2+1", "1+x^2"), (r"\sqrt{8}", r"2\sqrt{2}"), (r"\{1,2\}", r"\{2,1\}")):
+        left, right = (parse(f"${text}$", parsing_timeout=None) for text in (one, two))
+        verify(left, right, timeout_seconds=None)
     return parse, verify

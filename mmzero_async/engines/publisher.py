@@ -1,0 +1,123 @@
+"""Publishing: from a checkpoint on disk to a policy that the engine serves.
+
+Knows names and versions, no training. Guarantees: a name stands for one set of weights for ever,
+and a publish that fails leaves the engine serving what it served before.
+"""
+
+import asyncio
+import os
+import re
+from pathlib import Path
+from typing import Protocol
+
+from mmzero_async.engines.client import VllmClient
+from mmzero_async.engines.errors import EngineError, EngineUnavailable, PublishFailed
+from mmzero_async.engines.launch import BASE_POLICY
+from mmzero_async.schemas.events import Role, Sampling
+
+_NAME = re.compile(r"(\w+)@(\d+)")
+
+
+def policy_name(role: Role, version: int) -> str:
+    """`solver@17`."""
+    return f"{role}@{version}"
+
+
+class Publisher(Protocol):
+    """How versions reach the engine. `AdapterPublisher` is the one for LoRA adapters."""
+
+    async def publish(self, role: Role, version: int, path: Path) -> str:
+        """Serves the checkpoint from now on; returns the policy's name. PublishFailed if not."""
+        ...
+
+    def current(self, role: Role) -> str:
+        """The policy that new requests of a role should name."""
+        ...
+
+
+class AdapterPublisher:
+    """A LoRA adapter a version, each under a name of its own.
+
+    `solver@17` is loaded beside `solver@16`, not in its place. vLLM's own version spans follow the
+    base's weights only and stay "default" whatever adapter is replaced, so a name that changed its
+    weights under a running request would leave samples whose version nobody knows. With a name a
+    version every sample has exactly one, requests in flight end under the weights they began with,
+    and the prefix cache, which is keyed by the adapter's name and folder, cannot mix versions.
+
+    The last `keep` versions of a role stay loaded for work that was leased before the publish;
+    older ones are unloaded, which ends no request that runs. vLLM may read an adapter's folder
+    again as long as its name is served: keep the checkpoints of those versions.
+    """
+
+    def __init__(self, client: VllmClient, *, keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"keep = {keep}: at least the version just published must stay")
+        self._client = client
+        self._keep = keep
+        self._current: dict[Role, str] = {}
+        self._lock = asyncio.Lock()
+
+    def current(self, role: Role) -> str:
+        """The version published last, or the base model before the first."""
+        return self._current.get(role, BASE_POLICY)
+
+    async def publish(self, role: Role, version: int, path: Path) -> str:
+        """Loads, verifies by a listing and one generated token, then unloads what is too old.
+
+        Publishing a version again is allowed: nothing is loaded twice. Raises PublishFailed.
+        """
+        name = policy_name(role, version)
+        folder = os.path.abspath(path)  # the engine may have another working directory
+        async with self._lock:
+            try:
+                await self._serve(role, name, version, folder)
+            except EngineError as error:
+                raise PublishFailed(
+                    f"{name} from {folder} was not published; {role} is still served as "
+                    f"{self.current(role)}. {error}"
+                ) from error
+            self._current[role] = name
+            await self._unload_others(role, version)
+        return name
+
+    async def _serve(self, role: Role, name: str, version: int, folder: str) -> None:
+        loaded_from = (await self._client.policy_paths()).get(name)
+        if loaded_from is not None and loaded_from != folder:
+            await self._client.unload_policy(name)  # another run's, left in a shared engine
+        if loaded_from != folder:
+            await self._client.load_policy(name, folder)
+        try:
+            if name not in await self._client.policies():
+                raise EngineUnavailable(f"the engine took {name} but does not list it")
+            await self._client.complete(
+                [0],
+                policy=name,
+                version=version,
+                role=role,
+                n=1,
+                sampling=Sampling(temperature=1.0, max_tokens=1),
+            )
+        except EngineError:
+            if name != self.current(role):
+                await self._withdraw(name)
+            raise
+
+    async def _unload_others(self, role: Role, current: int) -> None:
+        """Asks the engine what it has instead of remembering, so a restart forgets nothing."""
+        try:
+            served = await self._client.policies()
+        except EngineError:
+            return  # the new version serves; the next publish finds the old ones again
+        matches = [match for match in map(_NAME.fullmatch, served) if match and match[1] == role]
+        versions = sorted(int(match[2]) for match in matches)
+        # Versions above the current one are another run's, left in a shared engine.
+        kept = [version for version in versions if version <= current][-self._keep :]
+        for version in versions:
+            if version not in kept:
+                await self._withdraw(policy_name(role, version))
+
+    async def _withdraw(self, name: str) -> None:
+        try:
+            await self._client.unload_policy(name)
+        except EngineError:
+            return  # gone already, or the next publish tries again

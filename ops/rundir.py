@@ -1,0 +1,92 @@
+"""A run's folder: what lies where, made at the first start, checked at every other.
+
+config.json   the whole configuration      log/          the event log
+base_model    path of the base model       checkpoints/  policy versions
+log.url, engine.url  addresses, now        logs/         JSON lines of every process
+"""
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from mmzero_async.config import Config, ConfigError, from_json
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    path: Path
+    config: Config
+    base_model: Path
+    fresh: bool  # made just now
+
+
+def open_run(path: Path, config: Config) -> RunDir:
+    """Makes the folder, or goes on with it under the configuration that it was made with.
+
+    ConfigError when it was made with another one: a log is not trained on under two.
+    """
+    base = base_model_folder(config)
+    stored = path / "config.json"
+    if stored.exists():
+        made_with = from_json(stored.read_text())
+        if _essence(made_with) != _essence(config):
+            raise ConfigError(
+                f"{path} was started with configuration {made_with.digest()}, this is "
+                f"{config.digest()}: name another folder with --run, or leave the overrides out"
+            )
+        # Addresses and time limits may change from one start to the next.
+        stored.write_text(config.to_json())
+        return RunDir(path, config, base, fresh=False)
+    path.mkdir(parents=True, exist_ok=True)
+    stored.write_text(config.to_json())
+    (path / "base_model").write_text(str(base))
+    return RunDir(path, config, base, fresh=True)
+
+
+def _essence(config: Config) -> str:
+    """What must not change within a run: all but limits of time, addresses and numbers of hands."""
+    tree = msgspec.to_builtins(config)
+    for section, keys in {
+        "run": ("max_minutes", "max_steps", "evaluate"),
+        "log": tuple(tree["log"]),
+        "engine": ("host", "port", "url", "start_seconds", "request_seconds", "threads"),
+        "workers": tuple(tree["workers"]),
+        "eval": tuple(tree["eval"]),
+    }.items():
+        for key in keys:
+            tree[section].pop(key)
+    return msgspec.json.encode(tree, order="sorted").decode()
+
+
+def base_model_folder(config: Config) -> Path:
+    """The base model's folder. ConfigError when it is not there."""
+    if config.run.base_model == "seedling":
+        return Path(str(resources.files("mmzero_async.seedling").joinpath("weights")))
+    folder = Path(config.run.base_model).expanduser().resolve()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"run.base_model: {folder} is no model folder (it has no config.json). Give the folder "
+            'of a Qwen3-VL-shaped model, or "seedling"'
+        )
+    return folder
+
+
+def weights_digest(folder: Path) -> str:
+    """Sha-256 (16 hex digits) over names and sizes of all files and the bytes of the small ones.
+
+    Hashing tens of gigabytes at every start would take minutes; configuration, tokenizer and the
+    first and last MiB of each large file tell models apart.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(folder)} {size}\n".encode())
+        with file.open("rb") as handle:
+            digest.update(handle.read(1 << 20))
+            if size > 2 << 20:
+                handle.seek(-(1 << 20), 2)
+                digest.update(handle.read())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,102 @@
+"""A report as lines for people and as figures for programs: the same for a live run and a log."""
+
+from typing import Any
+
+from mmzero_async.schemas.events import ROLES, Evaluated
+
+from mmzero_async.log.reader import LogStats
+from mmzero_async.projections.report import Report, accuracy, wilson
+
+
+def figures(report: Report, stats: LogStats) -> dict[str, Any]:
+    """Every figure of the summary, by name."""
+    policies, book = report.pipeline.policies, report.pipeline.book
+    busy = report.busy_share()
+    return {
+        "run": report.pipeline.started.run if report.pipeline.started else None,
+        "finished": report.pipeline.finished is not None,
+        "events": report.pipeline.next_offset,
+        "log_mb": round(stats.bytes_used / 1e6, 2),
+        "blobs": stats.blobs,
+        "wall_seconds": round(report.wall_seconds, 1),
+        "render_success": round(report.render_success, 4),
+        "peak_memory_gb": round(report.peaks.get("peak_resident_bytes", 0.0) / 1e9, 2),
+        "generator_busy": round(busy["generator"], 3),
+        "learner_busy": round(busy["learner"], 3),
+        "roles": {
+            role: {
+                "steps": policies.step[role],
+                "version": policies.version(role),
+                "tokens": report.tokens[role],
+                "trained_groups": book.trained[role],
+                "rejected_groups": {
+                    reason: count
+                    for (r, reason), count in sorted(book.rejected.items())
+                    if r == role
+                },
+                "pending_groups": len(book.ready[role]),
+                "staleness_median": median(report.staleness[role]),
+                "staleness_max": max(report.staleness[role], default=0),
+            }
+            for role in ROLES
+        },
+        "heldout": [evaluation_figures(event) for event in report.evaluations],
+        "failures": dict(report.failures),
+    }
+
+
+def evaluation_figures(event: Evaluated) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "moment": event.moment,
+        "mode": event.mode,
+        "version": event.version,
+        "by_kind": {kind: list(counts) for kind, counts in event.by_kind.items()},
+    }
+    for name, hard in (("easy", False), ("hard", True)):
+        correct, asked = accuracy(event, hard=hard)
+        low, high = wilson(correct, asked)
+        found[name] = {
+            "correct": correct,
+            "asked": asked,
+            "accuracy": round(correct / asked, 4) if asked else None,
+            "interval_95": [round(low, 4), round(high, 4)],
+        }
+    return found
+
+
+def median(values: list[int]) -> float:
+    ordered = sorted(values)
+    n = len(ordered)
+    return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2 if n else 0.0
+
+
+def lines(report: Report, stats: LogStats) -> list[str]:
+    """The summary as text, one fact a line."""
+    f = figures(report, stats)
+    text = [
+        f"run {f['run']}: {f['events']} events, {f['log_mb']} MB, {f['blobs']} pictures, "
+        f"{f['wall_seconds'] / 60:.1f} minutes",
+    ]
+    for role, r in f["roles"].items():
+        rejected = ", ".join(f"{n} {reason}" for reason, n in r["rejected_groups"].items())
+        text.append(
+            f"{role:9} {r['steps']:4} steps, version {r['version']}, "
+            f"{r['trained_groups']} groups trained, {r['pending_groups']} pending, "
+            f"rejected: {rejected or 'none'}; "
+            f"staleness median {r['staleness_median']:g}, max {r['staleness_max']}"
+        )
+    text.append(
+        f"render success {f['render_success']:.1%}; busy: generator {f['generator_busy']:.0%}, "
+        f"learner {f['learner_busy']:.0%}; peak memory {f['peak_memory_gb']} GB"
+    )
+    if f["failures"]:
+        text.append("failures: " + ", ".join(f"{n} {what}" for what, n in f["failures"].items()))
+    for e in f["heldout"]:
+        scores = "; ".join(
+            f"{name} {e[name]['accuracy']:.1%} "
+            f"[{e[name]['interval_95'][0]:.1%}, {e[name]['interval_95'][1]:.1%}] "
+            f"of {e[name]['asked']}"
+            for name in ("easy", "hard")
+        )
+        text.append(f"held-out {e['moment']:6} {e['mode']:7} (solver@{e['version']}): {scores}")
+    return text

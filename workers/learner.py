@@ -1,0 +1,289 @@
+"""The learner process: the log's next window becomes a step, the step a published policy.
+
+    catch up with the log -> reject what filters refuse -> train the fullest window
+    -> checkpoint -> commit rewards and step in one transaction -> publish
+
+Killed anywhere, it goes on from the last committed step: a checkpoint that no step names is
+overwritten, a version that was committed but not published is published at start.
+"""
+
+import asyncio
+import sys
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from mmzero_async.schemas.events import (
+    ROLES,
+    Event,
+    GroupRejected,
+    PolicyPublished,
+    Rewarded,
+    Role,
+    StepCommitted,
+)
+from mmzero_async.workers.loop import Setting, setting_from_command_line, until_stopped
+
+from mmzero_async.config import Config
+from mmzero_async.engines.client import VllmClient
+from mmzero_async.engines.errors import EngineError
+from mmzero_async.engines.publisher import AdapterPublisher
+from mmzero_async.learner import checkpoint, model
+from mmzero_async.learner.batch import Window
+from mmzero_async.learner.checkpoint import Saved
+from mmzero_async.learner.errors import LearnerError
+from mmzero_async.learner.scoring import Scored
+from mmzero_async.learner.step import StepResult, Trainer, make_deterministic
+from mmzero_async.learner.windows import Candidates, events_from
+from mmzero_async.log.errors import LogError
+from mmzero_async.log.reader import LogReader
+from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.transport.client import LogClient
+from mmzero_async.transport.errors import TransportError
+
+CHECK_ENGINE_SECONDS = 2.0
+REJECTIONS_A_MESSAGE = 256
+
+
+class Learner:
+    """Glue alone: what a window is, a loss, a checkpoint, stands in the rooms below."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        client: LogClient,
+        publisher: AdapterPublisher,
+        reader: LogReader,
+        base_folder: Path,
+    ) -> None:
+        self.config: Config = setting.config
+        self.run_dir, self.logger = setting.run_dir, setting.logger
+        self.client, self.publisher, self.reader = client, publisher, reader
+        self.pipeline = Pipeline()
+        self.candidates = Candidates(setting.config)
+        self.events = events_from(reader)
+        self.base_folder = base_folder
+        self.trainers: dict[Role, Trainer] = {}
+        self.saved: dict[Role, Saved] = {}
+        self.waited = 0.0
+
+    # --- start ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Back to where the log ends: weights, optimisers, published versions."""
+        self.catch_up()
+        await asyncio.to_thread(self._load)
+        for role in ROLES:
+            await self.publish(role)
+
+    def _load(self) -> None:
+        learner = self.config.learner
+        make_deterministic(learner.threads)
+        policy = model.load(
+            self.base_folder,
+            rank=learner.lora_rank,
+            alpha=learner.lora_alpha,
+            seed=self.config.run.seed,
+            dtype=learner.dtype,
+        )
+        for role in ROLES:
+            trainer = Trainer(policy, role, learner)
+            committed = self.pipeline.policies.committed.get(role)
+            if committed is None:
+                self.saved[role] = trainer.save(self.run_dir, 0)
+            else:
+                self.saved[role] = Saved(committed.checkpoint, committed.digest)
+                trainer.restore(self.run_dir, self.saved[role])
+            self.trainers[role] = trainer
+
+    # --- the loop ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        checked = time.monotonic()
+        while True:
+            self.catch_up()
+            rejections = self.candidates.refresh(self.pipeline, self.events)
+            for start in range(0, len(rejections), REJECTIONS_A_MESSAGE):
+                await self.client.append(rejections[start : start + REJECTIONS_A_MESSAGE])
+            role = self.candidates.fullest()
+            if self.pipeline.finished is not None:
+                return
+            if role is not None:
+                await self.step(role)
+            elif not rejections:
+                await self._wait()
+            if time.monotonic() - checked > CHECK_ENGINE_SECONDS:
+                await self.keep_published()
+                checked = time.monotonic()
+
+    def catch_up(self) -> None:
+        for record in self.reader.scan(self.pipeline.next_offset):
+            self.pipeline.apply(record.offset, record.event())
+
+    async def _wait(self) -> None:
+        started = time.monotonic()
+        await self.reader.wait(self.pipeline.next_offset, seconds=0.5)
+        self.waited += time.monotonic() - started
+
+    async def step(self, role: Role) -> None:
+        """Trains on the role's oldest window and commits; a window that cannot be is rejected."""
+        window, chosen = self.candidates.window(role, self.events)
+        number = self.pipeline.policies.step[role] + 1
+        version = self.pipeline.policies.version(role) + 1
+        started = time.monotonic()
+        try:
+            result, saved = await asyncio.to_thread(self._train, role, window, version)
+        except LearnerError as error:
+            self.logger.error("window rejected", role=role, step=number, error=str(error))
+            detail = str(error)[:500]
+            await self.client.append(
+                [
+                    GroupRejected(role=role, group=s.group.id, reason="untrainable", detail=detail)
+                    for s in chosen
+                ]
+            )
+            return
+        seconds = time.monotonic() - started
+        staleness = [version - 1 - scored.group.version for scored in chosen]
+        metrics = {
+            **result.metrics,
+            "seconds": seconds,
+            "waited_seconds": self.waited,
+            "staleness_max": float(max(staleness)),
+            "staleness_mean": sum(staleness) / len(staleness),
+        }
+        self.waited = 0.0
+        committed = committed_step(role, number, version, chosen, result, saved, metrics)
+        await self.client.append(committed)
+        self.catch_up()
+        self.saved[role] = saved
+        self.logger.info(
+            "step committed",
+            role=role,
+            step=number,
+            version=version,
+            groups=len(chosen),
+            seconds=round(seconds, 2),
+            loss=round(result.loss, 5),
+            reward=round(result.metrics["reward_mean"], 4),
+        )
+        await self.publish(role)
+        kept = self.config.learner.keep_checkpoints
+        if kept:
+            await asyncio.to_thread(checkpoint.prune, self.run_dir, role, kept)
+
+    def _train(self, role: Role, window: Window, version: int) -> tuple[StepResult, Saved]:
+        trainer = self.trainers[role]
+        result = trainer.train(window, self.reader.blob)
+        return result, trainer.save(self.run_dir, version)
+
+    # --- publishing ----------------------------------------------------------------------------
+
+    async def publish(self, role: Role) -> None:
+        """Puts the newest version into the engine and says so in the log, if that is news.
+
+        An engine that is away leaves the old version in place; `keep_published` tries again.
+        """
+        version, saved = self.pipeline.policies.version(role), self.saved[role]
+        started = time.monotonic()
+        try:
+            policy = await self.publisher.publish(role, version, self.run_dir / saved.checkpoint)
+        except EngineError as error:
+            self.logger.warning("not published", role=role, version=version, error=str(error))
+            return
+        known = self.pipeline.policies.published.get(role)
+        if known is not None and known.version == version and known.policy == policy:
+            return
+        event = PolicyPublished(
+            role=role,
+            version=version,
+            policy=policy,
+            checkpoint=saved.checkpoint,
+            digest=saved.digest,
+            seconds=time.monotonic() - started,
+        )
+        await self.client.append([event])
+        self.catch_up()
+
+    async def keep_published(self) -> None:
+        """After a restart of the engine its adapters are gone: publishes what is missing."""
+        try:
+            served = await self.publisher.engine.policies()
+        except EngineError:
+            return
+        for role in ROLES:
+            published = self.pipeline.policies.published.get(role)
+            version = self.pipeline.policies.version(role)
+            if published is None or published.version != version or published.policy not in served:
+                self.publisher.forget(role)
+                await self.publish(role)
+
+
+def committed_step(
+    role: Role,
+    number: int,
+    version: int,
+    chosen: list[Scored],
+    result: StepResult,
+    saved: Saved,
+    metrics: dict[str, float],
+) -> list[Event]:
+    """The events that make a step true, to be appended together: rewards first, then the step."""
+    rewarded: list[Event] = [
+        Rewarded(
+            role=role,
+            group=scored.group.id,
+            rewards=scored.rewards,
+            terms=scored.terms,
+            advantages=scored.advantages,
+            step=number,
+            facts=scored.facts,
+        )
+        for scored in chosen
+    ]
+    step = StepCommitted(
+        role=role,
+        step=number,
+        version=version,
+        groups=[scored.group.id for scored in chosen],
+        offsets=sorted({offset for scored in chosen for offset in scored.group.offsets}),
+        checkpoint=saved.checkpoint,
+        digest=saved.digest,
+        batch_digest=result.batch_digest,
+        metrics=metrics,
+    )
+    return [*rewarded, step]
+
+
+async def serve(setting: Setting, log_url: str) -> None:
+    async with AsyncExitStack() as stack:
+        reader = LogReader.open(setting.run_dir / "log")
+        stack.callback(reader.close)
+        engine = await stack.enter_async_context(VllmClient(setting.engine_url))
+        client = await stack.enter_async_context(
+            LogClient.connect(
+                log_url,
+                worker=setting.worker,
+                role="learner",
+                config_digest=setting.config.digest(),
+            )
+        )
+        base_folder = Path((setting.run_dir / "base_model").read_text().strip())
+        learner = Learner(setting, client, AdapterPublisher(engine), reader, base_folder)
+        await learner.start()
+        setting.logger.info("learner ready", steps=dict(learner.pipeline.policies.step))
+        await learner.run()
+
+
+def main() -> int:
+    setting, log_url = setting_from_command_line("learner")
+    try:
+        return asyncio.run(until_stopped(serve(setting, log_url)))
+    except (TransportError, EngineError, LearnerError, LogError) as error:
+        setting.logger.error("learner stopped", error=str(error))
+        print(f"learner: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
