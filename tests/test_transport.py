@@ -12,9 +12,6 @@ from pathlib import Path
 import pytest
 import structlog
 import zmq
-from mmzero_async.config import Config, LogConfig, from_json
-from mmzero_async.log.reader import LogReader
-from mmzero_async.log.writer import LogWriter
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     Measured,
@@ -25,6 +22,10 @@ from mmzero_async.schemas.events import (
     WorkerLeft,
 )
 from mmzero_async.schemas.work import Work, completes
+
+from mmzero_async.config import Config, LogConfig, from_json
+from mmzero_async.log.reader import LogReader
+from mmzero_async.log.writer import LogWriter
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import NotReachable, PortInUse, WorkerRefused
 from mmzero_async.transport.server import LogServer
@@ -146,14 +147,13 @@ def silence(client: LogClient) -> None:
 
 async def test_leases_of_a_silent_worker_fall_due_again(tmp_path):
     with serving(tmp_path, RenderJobs(1)) as server:
-        async with joining(server, "healthy") as healthy:
-            async with joining(server, "dying") as dying:
-                lost = await dying.lease("render")
-                silence(dying)
-                async with asyncio.timeout(5):
-                    again = await healthy.lease("render")
-                assert again.work.key == lost.work.key
-                assert await healthy.append([rendered(again.work)]) != [None]
+        async with joining(server, "healthy") as healthy, joining(server, "dying") as dying:
+            lost = await dying.lease("render")
+            silence(dying)
+            async with asyncio.timeout(5):
+                again = await healthy.lease("render")
+            assert again.work.key == lost.work.key
+            assert await healthy.append([rendered(again.work)]) != [None]
     assert WorkerLeft(worker="dying", role="renderer", reason="silent") in stored(
         tmp_path, WorkerLeft
     )

@@ -52,13 +52,14 @@ class Learner:
         self,
         setting: Setting,
         client: LogClient,
-        publisher: AdapterPublisher,
+        engine: VllmClient,
         reader: LogReader,
         base_folder: Path,
     ) -> None:
         self.config: Config = setting.config
         self.run_dir, self.logger = setting.run_dir, setting.logger
-        self.client, self.publisher, self.reader = client, publisher, reader
+        self.client, self.engine, self.reader = client, engine, reader
+        self.publisher = AdapterPublisher(engine)
         self.pipeline = Pipeline()
         self.candidates = Candidates(setting.config)
         self.events = events_from(reader)
@@ -208,14 +209,13 @@ class Learner:
     async def keep_published(self) -> None:
         """After a restart of the engine its adapters are gone: publishes what is missing."""
         try:
-            served = await self.publisher.engine.policies()
+            served = await self.engine.policies()
         except EngineError:
             return
         for role in ROLES:
             published = self.pipeline.policies.published.get(role)
             version = self.pipeline.policies.version(role)
             if published is None or published.version != version or published.policy not in served:
-                self.publisher.forget(role)
                 await self.publish(role)
 
 
@@ -269,7 +269,7 @@ async def serve(setting: Setting, log_url: str) -> None:
             )
         )
         base_folder = Path((setting.run_dir / "base_model").read_text().strip())
-        learner = Learner(setting, client, AdapterPublisher(engine), reader, base_folder)
+        learner = Learner(setting, client, engine, reader, base_folder)
         await learner.start()
         setting.logger.info("learner ready", steps=dict(learner.pipeline.policies.step))
         await learner.run()

@@ -95,6 +95,7 @@ class VllmClient:
         request = {"model": policy, "messages": messages, "n": n, "logprobs": True}
         started = time.monotonic()
         body = await self._post("/v1/chat/completions", request | sampling_fields(sampling))
+        seconds = time.monotonic() - started
         answer = chat_answer(body, n=n, version=version)
         return Generation(
             role=role,
@@ -106,7 +107,7 @@ class VllmClient:
             samples=answer.samples,
             images=list(images),
             engine=await self.engine_id(),
-            seconds=time.monotonic() - started,
+            seconds=seconds,
         )
 
     async def complete(
@@ -127,6 +128,7 @@ class VllmClient:
         request = {"model": policy, "prompt": list(prompt_token_ids), "n": n, "logprobs": 0}
         started = time.monotonic()
         body = await self._post("/v1/completions", request | sampling_fields(sampling))
+        seconds = time.monotonic() - started
         answer = text_answer(body, n=n, version=version)
         if unpack_tokens(answer.prompt_token_ids).tolist() != list(prompt_token_ids):
             raise EngineError("the engine changed the prompt's tokens")
@@ -139,7 +141,7 @@ class VllmClient:
             template=template,
             samples=answer.samples,
             engine=await self.engine_id(),
-            seconds=time.monotonic() - started,
+            seconds=seconds,
         )
 
     async def engine_id(self) -> str:

@@ -5,7 +5,6 @@ and a publish that fails leaves the engine serving what it served before.
 """
 
 import asyncio
-import os
 import re
 from pathlib import Path
 from typing import Protocol
@@ -67,7 +66,7 @@ class AdapterPublisher:
         Publishing a version again is allowed: nothing is loaded twice. Raises PublishFailed.
         """
         name = policy_name(role, version)
-        folder = os.path.abspath(path)  # the engine may have another working directory
+        folder = _absolute(path)
         async with self._lock:
             try:
                 await self._serve(role, name, version, folder)
@@ -121,3 +120,8 @@ class AdapterPublisher:
             await self._client.unload_policy(name)
         except EngineError:
             return  # gone already, or the next publish tries again
+
+
+def _absolute(path: Path) -> str:
+    """The engine may have another working directory."""
+    return str(path.resolve())

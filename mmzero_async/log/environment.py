@@ -1,7 +1,7 @@
 """The LMDB environment under a log: its databases, keys, format and lock.
 
 Databases: `events` (offset -> record), `sequences` (producer, epoch, sequence -> offset),
-`producers` (producer -> last epoch and sequence), `blobs` (digest -> bytes), `meta`.
+`producers` (producer -> epoch, next sequence), `blobs` (digest -> bytes), `meta`.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from mmzero_async.log.errors import ForeignLog, LogError, LogLocked
 MAGIC = b"mmzero-async event log"
 FORMAT = 1
 OFFSET = struct.Struct(">Q")
-PRODUCER = struct.Struct(">QQ")  # epoch, sequence
+PRODUCER = struct.Struct(">QQ")  # epoch, sequence (in `producers`: the next one expected)
 DROPPED = 2**64 - 1  # in place of an offset: consumed without an event
 MAX_READERS = 256
 _DATABASES = ("events", "sequences", "producers", "blobs", "meta")

@@ -4,9 +4,13 @@ Read transactions are short, so that a slow reader pins no pages.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import lmdb
 
 from mmzero_async.log.environment import OFFSET, Environment, open_environment
 from mmzero_async.log.errors import BlobMissing, LogError
@@ -43,7 +47,7 @@ class LogReader:
     @property
     def next_offset(self) -> int:
         """The number of committed events: the offset that the next one will get."""
-        with self._env.lmdb.begin() as txn, txn.cursor(self._env.events) as cursor:
+        with self._begin() as txn, txn.cursor(self._env.events) as cursor:
             if not cursor.last():
                 return 0
             (last,) = OFFSET.unpack(cursor.key())
@@ -51,7 +55,7 @@ class LogReader:
 
     def get(self, offset: int) -> Record:
         """LogError when the offset is not committed; RecordDamaged when its checksum is wrong."""
-        with self._env.lmdb.begin(buffers=True) as txn:
+        with self._begin(buffers=True) as txn:
             data = txn.get(OFFSET.pack(offset), db=self._env.events)
             if data is None:
                 raise LogError(f"{self._env.path} has no event at offset {offset}")
@@ -62,7 +66,7 @@ class LogReader:
         records: list[Record] = []
         size, expected = 0, start
         with (
-            self._env.lmdb.begin(buffers=True) as txn,
+            self._begin(buffers=True) as txn,
             txn.cursor(self._env.events) as cursor,
         ):
             if not cursor.set_range(OFFSET.pack(start)):
@@ -99,20 +103,45 @@ class LogReader:
 
     def blob(self, digest: str) -> bytes:
         """The blob's bytes, checked against their digest. BlobMissing, or RecordDamaged."""
-        with self._env.lmdb.begin() as txn:
-            data = txn.get(bytes.fromhex(digest), db=self._env.blobs)
+        key = _blob_key(digest)
+        with self._begin() as txn:
+            data = txn.get(key, db=self._env.blobs) if key else None
         if data is None:
             raise BlobMissing(f"{self._env.path} has no blob {digest}")
         if blob_digest(data) != digest:
             raise RecordDamaged(f"{self._env.path}: blob {digest} is damaged")
         return bytes(data)
 
+    def has_blob(self, digest: str) -> bool:
+        key = _blob_key(digest)
+        with self._begin() as txn, txn.cursor(self._env.blobs) as cursor:
+            return key is not None and bool(cursor.set_key(key))
+
     def stats(self) -> LogStats:
         info, stat = self._env.lmdb.info(), self._env.lmdb.stat()
-        with self._env.lmdb.begin() as txn:
+        with self._begin() as txn:
             blobs = txn.stat(self._env.blobs)["entries"]
         on_disk = (self._env.path / "data.mdb").stat().st_blocks * 512
         return LogStats(self.next_offset, blobs, (info["last_pgno"] + 1) * stat["psize"], on_disk)
 
+    @contextlib.contextmanager
+    def _begin(self, *, buffers: bool = False) -> Iterator[Any]:
+        try:
+            txn = self._env.lmdb.begin(buffers=buffers)
+        except lmdb.MapResizedError:  # the writer, another process, has grown the map
+            self._env.lmdb.set_mapsize(0)
+            txn = self._env.lmdb.begin(buffers=buffers)
+        with txn:
+            yield txn
+
     def close(self) -> None:
         self._env.lmdb.close()
+
+
+def _blob_key(digest: str) -> bytes | None:
+    """None for what cannot be a digest, so that a stranger's word never reaches LMDB as a key."""
+    try:
+        key = bytes.fromhex(digest)
+    except ValueError:
+        return None
+    return key if len(key) == 32 else None

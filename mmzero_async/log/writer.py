@@ -5,11 +5,12 @@ the same (producer, epoch, sequence) again changes nothing and gets the same ans
 """
 
 import errno
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lmdb
 
@@ -51,6 +52,7 @@ class Ack:
 
 
 Answer = list[Ack] | LogError
+T = TypeVar("T")
 
 
 class LogWriter:
@@ -81,9 +83,13 @@ class LogWriter:
         A message is fenced off (FencedProducer) or out of sequence (SequenceGap) on its own.
         Raises LogFull when the disk has no room: then nothing of the batch is in the log.
         """
+        return self._durably(lambda: self._append(messages))
+
+    def _durably(self, transaction: Callable[[], T]) -> T:
+        """Runs it, in a larger map if need be; LogFull when the disk has no room."""
         while True:
             try:
-                return self._append(messages)
+                return transaction()
             except lmdb.MapFullError:
                 self._grow()
             except (lmdb.Error, OSError) as error:
@@ -98,10 +104,10 @@ class LogWriter:
         offset = self.next_offset
         answers: list[Answer] = []
         with self._env.lmdb.begin(write=True) as txn:
-            last: dict[str, tuple[int, int]] = {}
+            ends: dict[str, tuple[int, int]] = {}
             for message in messages:
                 try:
-                    acks = self._check(txn, last, message)
+                    acks = self._check(txn, ends, message)
                 except LogError as error:
                     answers.append(error)
                     continue
@@ -111,27 +117,27 @@ class LogWriter:
                         acks.append(self._put(txn, offset, submission))
                         offset += not submission.drop
                     final = message[-1]
-                    last[final.producer] = (final.epoch, final.sequence)
+                    ends[final.producer] = (final.epoch, final.sequence + 1)
                 answers.append(acks)
-            for producer, position in last.items():
-                txn.put(producer.encode(), PRODUCER.pack(*position), db=self._env.producers)
+            for producer, position in ends.items():
+                self._set_position(txn, producer, position)
         self.next_offset = offset
         return answers
 
     def _check(
-        self, txn: Any, last: dict[str, tuple[int, int]], message: Sequence[Submission]
+        self, txn: Any, ends: dict[str, tuple[int, int]], message: Sequence[Submission]
     ) -> list[Ack] | None:
         """The earlier answer for a message sent again; None for a new one that may go in."""
         first = message[0]
-        epoch, sequence = last.get(first.producer) or self._position(txn, first.producer)
+        epoch, following = ends.get(first.producer) or self._position(txn, first.producer)
         if first.epoch < epoch:
             raise FencedProducer(
                 f"producer {first.producer} writes as epoch {first.epoch}, but epoch {epoch} has "
                 "taken over: another process bears the same name"
             )
-        if first.epoch == epoch and first.sequence <= sequence:
+        if first.epoch == epoch and first.sequence < following:
             return [self._earlier(txn, submission) for submission in message]
-        expected = sequence + 1 if first.epoch == epoch else 0
+        expected = following if first.epoch == epoch else 0
         if first.sequence != expected:
             raise SequenceGap(
                 f"producer {first.producer} epoch {first.epoch} sent sequence {first.sequence}, "
@@ -174,14 +180,35 @@ class LogWriter:
     def _position(self, txn: Any, producer: str) -> tuple[int, int]:
         found = txn.get(producer.encode(), db=self._env.producers)
         if found is None:
-            return 0, -1
-        epoch, sequence = PRODUCER.unpack(found)
-        return epoch, sequence
+            return 0, 0
+        epoch, following = PRODUCER.unpack(found)
+        return epoch, following
+
+    def _set_position(self, txn: Any, producer: str, position: tuple[int, int]) -> None:
+        txn.put(producer.encode(), PRODUCER.pack(*position), db=self._env.producers)
+
+    def position(self, producer: str) -> tuple[int, int]:
+        """The producer's newest epoch (0: none yet) and the sequence it is to write next."""
+        with self._env.lmdb.begin() as txn:
+            return self._position(txn, producer)
+
+    def open_epoch(self, producer: str) -> int:
+        """A new epoch, on disk when this returns: it fences the older ones and is given once.
+
+        Raises LogFull.
+        """
+
+        def opened() -> int:
+            with self._env.lmdb.begin(write=True) as txn:
+                epoch = self._position(txn, producer)[0] + 1
+                self._set_position(txn, producer, (epoch, 0))
+            return epoch
+
+        return self._durably(opened)
 
     def last_epoch(self, producer: str) -> int:
-        """The newest epoch under which the producer has written; 0 if it never has."""
-        with self._env.lmdb.begin() as txn:
-            return self._position(txn, producer)[0]
+        """The producer's newest epoch; 0 if it never had one."""
+        return self.position(producer)[0]
 
     def reader(self) -> LogReader:
         """A reader in this process: LMDB allows an environment to be opened once a process."""
@@ -196,7 +223,8 @@ class LogWriter:
 
 
 def _is_full(error: Exception) -> bool:
+    """A commit that a full disk cut short comes as a bare lmdb.Error with EIO in its text."""
     if isinstance(error, lmdb.DiskError):
         return True
     number = getattr(error, "errno", None)
-    return number in _FULL or "No space left" in str(error)
+    return number in _FULL or any(os.strerror(code) in str(error) for code in _FULL)

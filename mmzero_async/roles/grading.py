@@ -21,7 +21,7 @@ from typing import Any
 GRADER = f"mmzero-grader-1+math-verify-{metadata.version('math-verify')}"
 
 MAX_MATHS = 120  # characters of an answer that math-verify may see
-MAX_CALLS = 200_000  # function calls that one comparison may make: about a second
+MAX_CALLS = 300_000  # function calls that one comparison may make: about a second
 MAX_DEGREE = 200  # product of all whole exponents in an answer
 MAX_LENGTH = 1000  # longer answers are compared as they stand
 TOLERANCE = Fraction(1, 1_000_000)  # absolute, on numbers that are not whole

@@ -12,16 +12,16 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import zmq
 import zmq.asyncio
 
-from mmzero_async.schemas.events import Event, encode_event, kind_of
-from mmzero_async.schemas.work import Stage, Work
+from mmzero_async.schemas.events import AnyEvent, Event, encode_event, kind_of
+from mmzero_async.schemas.work import Stage, Work, completes
 from mmzero_async.transport import messages as m
-from mmzero_async.transport.errors import NotReachable, TransportError, WorkerRefused
+from mmzero_async.transport.errors import BadMessage, NotReachable, TransportError, WorkerRefused
 
 RESEND_SECONDS = 0.5
 
@@ -51,6 +51,8 @@ class LogClient:
         self._socket.setsockopt(zmq.LINGER, 500)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)  # finds half-open connections
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
         self._socket.connect(url)
         self._hello = m.Hello(
             worker=worker,
@@ -60,7 +62,8 @@ class LogClient:
             pid=os.getpid(),
             config_digest=config_digest,
         )
-        self._welcome: m.Welcome | None = None
+        self._welcome: m.Welcome | None = None  # the latest
+        self._joined = False  # the server has welcomed our latest Hello
         self._welcomed = asyncio.Event()
         self._failure: TransportError | None = None
         self._sequence = 0
@@ -80,6 +83,8 @@ class LogClient:
         """NotReachable when nobody welcomes us within `patience` seconds; WorkerRefused."""
         client = cls(url, worker, role, config_digest)
         tasks = [asyncio.create_task(client._receive()), asyncio.create_task(client._beat())]
+        for task in tasks:
+            task.add_done_callback(client._on_end)
         try:
             await client._join(patience)
             yield client
@@ -128,35 +133,54 @@ class LogClient:
         async with self._room:
             await self._room.wait_for(lambda: len(self._pending) < self._credits or self._failure)
         self._raise_failure()
-        sequence, self._sequence = self._sequence, self._sequence + len(events)
         message = m.Append(
-            sequence=sequence,
+            sequence=self._sequence,
             kinds=[kind_of(event) for event in events],
             bodies=[encode_event(event) for event in events],
             blobs=list(blobs),
         )
-        pending = _Pending(
-            [m.encode(message), *blobs.values()], asyncio.get_running_loop().create_future()
-        )
+        frames = [m.encode(message), *blobs.values()]
+        self._check_size(sum(map(len, frames)))
+        sequence, self._sequence = self._sequence, self._sequence + len(events)
+        pending = _Pending(frames, asyncio.get_running_loop().create_future())
         self._pending[sequence] = pending
-        await self._send(pending.frames)
-        return await asyncio.shield(pending.acknowledged)
+        if self._joined:
+            await self._send(pending.frames)
+        offsets = await asyncio.shield(pending.acknowledged)
+        for event in events:
+            self.done(completes(cast(AnyEvent, event)) or "")
+        return offsets
 
     async def lease(self, stage: Stage) -> Lease:
-        """The next piece of work; waits until there is one. Give it back with `fail`, or append."""
+        """The next piece of work; waits until there is one. Give it back with `fail`, or append.
+
+        May be cancelled at any moment: a lease that arrives all the same is given back.
+        """
         self._raise_failure()
         future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(stage, []).append(future)
-        await self._send([m.encode(m.Want(stage=stage, slots=1))])
-        return await future
+        try:
+            if self._joined:
+                await self._send([m.encode(m.Want(stage=stage, slots=1))])
+            return await future
+        except asyncio.CancelledError:
+            if future.cancel() or future.cancelled() or future.exception() is not None:
+                raise
+            await self.fail(future.result().work.key, "its caller was cancelled", counts=False)
+            raise
 
     async def fail(self, key: str, reason: str, *, counts: bool = True) -> None:
         """Gives a lease back: due again, or abandoned when it has failed too often."""
         self._holding.discard(key)
         await self._send([m.encode(m.Fail(key=key, reason=reason, counts=counts))])
 
+    @property
+    def holding(self) -> frozenset[str]:
+        """The keys of the leases in hand."""
+        return frozenset(self._holding)
+
     def done(self, key: str) -> None:
-        """The result of a lease is acknowledged."""
+        """The lease came to its end. `append` says so itself of the work that an event settles."""
         self._holding.discard(key)
 
     async def status(self) -> dict[str, Any]:
@@ -180,7 +204,7 @@ class LogClient:
             self._heard = asyncio.get_running_loop().time()
             try:
                 message = m.decode_to_worker(frame)
-            except msgspec.MsgspecError as error:
+            except BadMessage as error:
                 self._fail(TransportError(f"{self._url} does not speak our protocol: {error}"))
                 return
             await self._handle(message, blobs)
@@ -218,7 +242,9 @@ class LogClient:
                 pass
 
     async def _on_welcome(self, welcome: m.Welcome) -> None:
-        self._welcome = welcome
+        if self._joined:
+            return  # the answer to a Hello said twice
+        self._welcome, self._joined = welcome, True
         self._hello = msgspec.structs.replace(self._hello, epoch=welcome.epoch)
         self._welcomed.set()
         await self._make_room()
@@ -227,6 +253,8 @@ class LogClient:
             futures[:] = [future for future in futures if not future.done()]
             if futures:
                 await self._send([m.encode(m.Want(stage=stage, slots=len(futures)))])
+        if self._status:
+            await self._send([m.encode(m.Status())])
 
     async def _on_lease(self, lease: Lease) -> None:
         futures = self._waiting.get(lease.work.stage, [])
@@ -239,23 +267,23 @@ class LogClient:
         await self.fail(lease.work.key, "nobody waits for it any more", counts=False)
 
     async def _rejoin(self) -> None:
-        if self._welcome is not None:
-            self._welcome = None
-            hello = msgspec.structs.replace(self._hello, holding=sorted(self._holding))
-            await self._send([m.encode(hello)])
+        if self._joined:
+            await self._say_hello()
+
+    async def _say_hello(self) -> None:
+        """Again, under the epoch we have. Until the answer comes, nothing else is worth saying."""
+        self._joined = False
+        hello = msgspec.structs.replace(self._hello, holding=sorted(self._holding))
+        await self._send([m.encode(hello)])
 
     async def _beat(self) -> None:
         """Says that we live; says Hello again when the server has been silent too long."""
         loop = asyncio.get_running_loop()
         await self._welcomed.wait()
-        last = self._welcome
-        while self._failure is None:
-            last = self._welcome or last
-            assert last is not None
-            await asyncio.sleep(last.heartbeat_seconds)
-            if self._welcome is None or loop.time() - self._heard > last.dead_seconds:
-                hello = msgspec.structs.replace(self._hello, holding=sorted(self._holding))
-                await self._send([m.encode(hello)])
+        while self._failure is None and self._welcome is not None:
+            await asyncio.sleep(self._welcome.heartbeat_seconds)
+            if not self._joined or loop.time() - self._heard > self._welcome.dead_seconds:
+                await self._say_hello()
             else:
                 await self._send([m.encode(m.Heartbeat())])
 
@@ -266,6 +294,20 @@ class LogClient:
     async def _send_again(self) -> None:
         for sequence in sorted(self._pending):
             await self._send(self._pending[sequence].frames)
+
+    def _check_size(self, size: int) -> None:
+        limit = self._welcome.max_message_bytes if self._welcome else 0
+        if limit and size > limit:
+            raise WorkerRefused(
+                f"a message of {size} bytes is more than the log server takes ({limit}): append "
+                "fewer events at once, or raise log.max_message_mib"
+            )
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """An error of our own in a background task must not look like a silent server."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._failure is None:
+            self._fail(TransportError(f"the line to {self._url} broke: {error!r}"))
 
     async def _make_room(self) -> None:
         async with self._room:

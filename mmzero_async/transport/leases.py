@@ -42,5 +42,13 @@ class LeaseTable:
     def expired(self, now: float) -> list[str]:
         return [key for key, lease in self.held.items() if lease.deadline <= now]
 
+    def held_by(self, key: str, worker: str) -> bool:
+        lease = self.held.get(key)
+        return lease is not None and lease.worker == worker
+
+    def attempt(self, key: str) -> int:
+        """1 for a first attempt, one more for each counted failure."""
+        return self.failures.get(key, 0) + 1
+
     def of(self, worker: str) -> list[str]:
         return [key for key, lease in self.held.items() if lease.worker == worker]

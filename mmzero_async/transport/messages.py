@@ -1,12 +1,20 @@
 """What workers and log server say to each other: msgpack in the first frame, blobs behind it."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from mmzero_async.schemas.work import Stage, Work
+from mmzero_async.transport.errors import BadMessage
 
 PROTOCOL = 1
+
+# What a stranger may say. Names become keys of the log, sequences 64-bit numbers in it.
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.:@+-]{1,100}\Z")]
+Word = Annotated[str, Meta(max_length=256)]
+Reason = Annotated[str, Meta(max_length=4096)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
@@ -23,13 +31,13 @@ class Hello(Message, frozen=True, kw_only=True, tag="hello"):
     way and falls due again.
     """
 
-    worker: str
-    incarnation: str  # random, of this process
-    role: str
-    host: str
-    pid: int
-    config_digest: str
-    epoch: int = 0
+    worker: Name
+    incarnation: Word  # random, of this process
+    role: Word
+    host: Word
+    pid: Count
+    config_digest: Word
+    epoch: Count = 0
     holding: list[str] = []
     protocol: int = PROTOCOL
 
@@ -37,8 +45,8 @@ class Hello(Message, frozen=True, kw_only=True, tag="hello"):
 class Append(Message, frozen=True, kw_only=True, tag="append"):
     """Events of consecutive sequences, all or none. Blobs follow as frames, in `blobs`' order."""
 
-    sequence: int  # of the first event
-    kinds: list[str]
+    sequence: Count  # of the first event
+    kinds: list[Word]
     bodies: list[bytes]
     blobs: list[str] = []
 
@@ -47,14 +55,14 @@ class Want(Message, frozen=True, kw_only=True, tag="want"):
     """How many more leases of a stage the worker is waiting for: its credit."""
 
     stage: Stage
-    slots: int
+    slots: Annotated[int, Meta(ge=1, le=4096)]
 
 
 class Fail(Message, frozen=True, kw_only=True, tag="fail"):
     """Gives a leased piece of work back. `counts`: whether this was the work's own failure."""
 
     key: str
-    reason: str
+    reason: Reason
     counts: bool = True
 
 
@@ -82,6 +90,7 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     credits: int  # unacknowledged appends allowed
     heartbeat_seconds: float
     dead_seconds: float
+    max_message_bytes: int = 0  # of all frames of one message; 0: not told
 
 
 class Refused(Message, frozen=True, kw_only=True, tag="refused"):
@@ -150,11 +159,19 @@ def encode(message: Message) -> bytes:
 
 
 def decode_from_worker(frame: bytes) -> FromWorker:
-    """msgspec.MsgspecError when it is none of the worker's messages."""
-    message: FromWorker = _from_worker.decode(frame)
+    """BadMessage when it is none of the worker's messages."""
+    message: FromWorker = _decode(_from_worker, frame)
     return message
 
 
 def decode_to_worker(frame: bytes) -> ToWorker:
-    message: ToWorker = _to_worker.decode(frame)
+    """BadMessage when it is none of the server's messages."""
+    message: ToWorker = _decode(_to_worker, frame)
     return message
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], frame: bytes) -> Any:
+    try:
+        return decoder.decode(frame)
+    except (ValueError, RecursionError) as error:  # MsgspecError and UnicodeDecodeError are values
+        raise BadMessage(f"not a message of this protocol: {error}") from error

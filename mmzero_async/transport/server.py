@@ -7,53 +7,24 @@ sender an error and nobody else anything.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import zmq
+from msgspec.structs import replace
 
 from mmzero_async.config import LogConfig
 from mmzero_async.log.errors import FencedProducer, LogError, LogFull
 from mmzero_async.log.writer import LogWriter, Submission
-from mmzero_async.schemas.blobs import blob_digest
-from mmzero_async.schemas.events import (
-    AnyEvent,
-    Event,
-    WorkAbandoned,
-    WorkerJoined,
-    WorkerLeft,
-    decode_event,
-    encode_event,
-    kind_of,
-)
+from mmzero_async.schemas.events import Event, WorkAbandoned, encode_event, kind_of
 from mmzero_async.schemas.work import STAGES, Stage, completes
 from mmzero_async.transport import messages as m
 from mmzero_async.transport.dispatcher import Dispatcher
-from mmzero_async.transport.errors import PortInUse
+from mmzero_async.transport.errors import BadMessage, PortInUse
+from mmzero_async.transport.intake import Received, read_append
 from mmzero_async.transport.leases import LeaseTable
+from mmzero_async.transport.roster import Peer, Presence
 
 SERVER = "log-server"  # the name under which the server writes its own events
-
-
-@dataclass(slots=True)
-class Peer:
-    """A worker that has said Hello on this connection."""
-
-    identity: bytes
-    hello: m.Hello
-    epoch: int
-    last_seen: float
-    wants: dict[Stage, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Received:
-    """One worker's message, decoded, on its way into the next commit."""
-
-    identity: bytes | None  # None: the server's own
-    sequence: int
-    submissions: list[Submission]
 
 
 class LogServer:
@@ -72,15 +43,17 @@ class LogServer:
         self._config_digest, self._log, self._clock = config_digest, logger, clock
         self._reader = writer.reader()
         self._peers: dict[bytes, Peer] = {}
-        self._epochs: dict[str, int] = {}
+        self._presence = Presence()
         self._leases = LeaseTable(config.lease_seconds, config.max_attempts)
         self._own: list[Event] = []
-        self._own_epoch, self._own_sequence = writer.last_epoch(SERVER) + 1, 0
+        self._own_epoch, self._own_sequence = writer.open_epoch(SERVER), 0
         self._stopping = False
-        self._last_beat = clock()
         for record in self._reader.scan():
             dispatcher.apply(record)
+            self._presence.apply(record.event())
         self._bind(config)
+        self._last_beat = clock()
+        self._started: float | None = self._last_beat
 
     def _bind(self, config: LogConfig) -> None:
         self._context = zmq.Context()
@@ -90,6 +63,9 @@ class LogServer:
         socket.setsockopt(zmq.SNDHWM, 4 * config.credits)
         socket.setsockopt(zmq.RCVHWM, 4 * config.credits)
         socket.setsockopt(zmq.LINGER, 500)
+        # Finds half-open connections, which our own heartbeats would be lost on.
+        socket.setsockopt(zmq.HEARTBEAT_IVL, round(config.heartbeat_seconds * 1000))
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(config.dead_seconds * 1000))
         address = f"tcp://{config.host}:{config.port or '*'}"
         try:
             socket.bind(address)
@@ -99,7 +75,7 @@ class LogServer:
                 f"the log server cannot listen at {address}: {error}. Stop what listens there, or "
                 "set log.port (0: any free port)"
             ) from error
-        self.url = socket.getsockopt(zmq.LAST_ENDPOINT).decode()
+        self.url = socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def stop(self) -> None:
         """Ends `run` after what has arrived is committed and acknowledged. Signal-safe."""
@@ -118,6 +94,7 @@ class LogServer:
 
     def _turn(self) -> None:
         batch: list[Received] = []
+        size, limit = 0, self._config.max_message_mib << 20  # bytes: one commit, one large message
         for _ in range(self._config.max_batch):
             try:
                 identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
@@ -126,6 +103,9 @@ class LogServer:
             received = self._handle(identity, frames)
             if received is not None:
                 batch.append(received)
+            size += sum(map(len, frames))
+            if size >= limit:
+                break
         self._keep_time()
         self._commit(batch)
         if not self._stopping:
@@ -137,9 +117,9 @@ class LogServer:
         """Acts on one message at once, or returns what it wants appended."""
         try:
             message = m.decode_from_worker(frames[0])
-        except (msgspec.MsgspecError, IndexError) as error:
+        except (BadMessage, IndexError) as error:
             self._log.warning("malformed message", error=str(error))
-            self._send(identity, m.Malformed(reason=f"not a message of this protocol: {error}"))
+            self._send(identity, m.Malformed(reason=str(error)))
             return None
         if isinstance(message, m.Hello):
             self._welcome(identity, message)
@@ -158,7 +138,8 @@ class LogServer:
             case m.Want():
                 peer.wants[message.stage] = peer.wants.get(message.stage, 0) + message.slots
             case m.Fail():
-                self._release(message.key, message.reason, counts=message.counts)
+                if self._leases.held_by(message.key, peer.hello.worker):
+                    self._release(message.key, message.reason, counts=message.counts)
             case m.Goodbye():
                 self._drop(peer, "goodbye")
             case _:
@@ -171,22 +152,30 @@ class LogServer:
             self._log.warning("worker refused", worker=hello.worker, reason=refusal)
             self._send(identity, m.Refused(reason=refusal))
             return
-        for other in [p for p in self._peers.values() if p.hello.worker == hello.worker]:
-            del self._peers[other.identity]
-            if other.hello.incarnation != hello.incarnation:
-                self._send(other.identity, m.Refused(reason="another process bears this name now"))
-        last = max(self._writer.last_epoch(hello.worker), self._epochs.get(hello.worker, 0))
-        epoch = hello.epoch or last + 1
-        self._epochs[hello.worker] = epoch
+        known = next((p for p in self._peers.values() if p.hello.worker == hello.worker), None)
+        said_again = known is not None and known.hello.incarnation == hello.incarnation
+        try:
+            if known is not None and said_again:
+                epoch = known.epoch
+            else:
+                epoch = hello.epoch or self._writer.open_epoch(hello.worker)
+        except LogFull as error:
+            self._log.error("disk full", error=str(error))
+            return  # the worker asks again
+        if known is not None:
+            del self._peers[known.identity]
+            if not said_again:
+                reason = "another process bears this name now"
+                self._send(known.identity, m.Refused(reason=reason))
         self._peers[identity] = Peer(identity, hello, epoch, self._clock())
         for key in self._leases.of(hello.worker):
             if key not in hello.holding:
                 self._release(key, "lost on the way", counts=False)
-        if not hello.epoch:
-            self._own.append(
-                WorkerJoined(worker=hello.worker, role=hello.role, host=hello.host, pid=hello.pid)
-            )
-        self._log.info("worker joined", worker=hello.worker, role=hello.role, epoch=epoch)
+        if not said_again:
+            if not hello.epoch:
+                self._tell(self._presence.left(hello.worker, "replaced"))
+            self._tell(self._presence.joined(hello))
+            self._log.info("worker joined", worker=hello.worker, role=hello.role, epoch=epoch)
         self._send(
             identity,
             m.Welcome(
@@ -195,6 +184,7 @@ class LogServer:
                 credits=self._config.credits,
                 heartbeat_seconds=self._config.heartbeat_seconds,
                 dead_seconds=self._config.dead_seconds,
+                max_message_bytes=self._config.max_message_mib << 20,
             ),
         )
 
@@ -208,49 +198,39 @@ class LogServer:
             )
         if hello.worker == SERVER:
             return f"the name {SERVER} is the log server's own"
-        last = max(self._writer.last_epoch(hello.worker), self._epochs.get(hello.worker, 0))
+        last = self._writer.last_epoch(hello.worker)
         if hello.epoch and hello.epoch < last:
             return f"epoch {hello.epoch} of {hello.worker} is over, epoch {last} has taken over"
+        if hello.epoch > last:
+            return f"{hello.worker} was given epoch {hello.epoch} by another log: start it anew"
         return None
 
+    def _tell(self, event: Event | None) -> None:
+        """Into the next commit, under the server's own name."""
+        if event is not None:
+            self._own.append(event)
+
     def _received(self, peer: Peer, message: m.Append, frames: list[bytes]) -> Received | None:
-        """Checks an Append and turns it into submissions; refuses it to its sender otherwise."""
-        reason = None
-        if not message.bodies or len(message.bodies) != len(message.kinds):
-            reason = "an append needs as many kinds as bodies, and at least one"
-        elif len(frames) != len(message.blobs):
-            reason = f"{len(message.blobs)} blobs named, {len(frames)} sent"
-        else:
-            for digest, data in zip(message.blobs, frames, strict=True):
-                if blob_digest(data) != digest:
-                    reason = f"blob {digest} does not match its digest"
-        if reason is not None:
-            self._send(
-                peer.identity,
-                m.AppendRefused(sequence=message.sequence, reason=reason, again=False),
+        """What is to be committed; None for what was refused to its sender."""
+        try:
+            return read_append(
+                message,
+                frames,
+                identity=peer.identity,
+                producer=peer.hello.worker,
+                epoch=peer.epoch,
+                has_blob=self._reader.has_blob,
             )
+        except BadMessage as error:
+            self._log.warning("append refused", worker=peer.hello.worker, reason=str(error))
+            refusal = m.AppendRefused(sequence=message.sequence, reason=str(error), again=False)
+            self._send(peer.identity, refusal)
             return None
-        blobs = dict(zip(message.blobs, frames, strict=True))
-        submissions = [
-            Submission(
-                peer.hello.worker,
-                peer.epoch,
-                message.sequence + i,
-                kind,
-                body,
-                blobs if i == 0 else {},
-            )
-            for i, (kind, body) in enumerate(zip(message.kinds, message.bodies, strict=True))
-        ]
-        return Received(peer.identity, message.sequence, submissions)
 
     # --- commit and acknowledge ------------------------------------------------------------
 
     def _commit(self, batch: list[Received]) -> None:
-        batch = [received for received in batch if self._admitted(received)]
-        settling: set[str] = set()
-        for received in batch:
-            received.submissions = [self._mark(s, settling) for s in received.submissions]
+        self._mark(batch)
         own = list(self._own)
         if own:
             batch.append(self._own_received(own))
@@ -279,33 +259,27 @@ class LogServer:
                     received.identity, m.Appended(sequence=received.sequence, offsets=offsets)
                 )
 
-    def _admitted(self, received: Received) -> bool:
-        """Refuses a message that holds an event of a known kind which does not fit its schema."""
-        try:
-            for submission in received.submissions:
-                decode_event(submission.kind, submission.body)
-        except msgspec.MsgspecError as error:
-            self._refuse(received, f"not a valid {submission.kind} event: {error}", again=False)
-            return False
-        return True
+    def _mark(self, batch: list[Received]) -> None:
+        """Drops events whose work is settled, in the log or earlier in this batch.
 
-    def _mark(self, submission: Submission, settling: set[str]) -> Submission:
-        """Drops an event whose work is settled, in the log or earlier in this batch."""
-        event: AnyEvent = decode_event(submission.kind, submission.body)
-        key = completes(event)
-        superseded = key in settling or not self._dispatcher.admits(event)
-        if key is not None:
-            settling.add(key)
-        if not superseded:
-            return submission
-        return Submission(
-            submission.producer,
-            submission.epoch,
-            submission.sequence,
-            submission.kind,
-            submission.body,
-            drop=True,
-        )
+        Only a message that is next in its producer's sequence counts: one sent again gets its
+        earlier answer and one out of sequence is refused, so neither settles anything.
+        """
+        settling: set[str] = set()
+        following: dict[str, tuple[int, int]] = {}
+        for received in batch:
+            first = received.submissions[0]
+            position = following.get(first.producer) or self._writer.position(first.producer)
+            if (first.epoch, first.sequence) != position:
+                continue
+            following[first.producer] = (first.epoch, first.sequence + len(received.submissions))
+            superseded = []
+            for event in received.events:
+                key = completes(event)
+                superseded.append(key in settling or not self._dispatcher.admits(event))
+                if key is not None:
+                    settling.add(key)
+            received.drop(superseded)
 
     def _own_received(self, events: list[Event]) -> Received:
         submissions = [
@@ -314,7 +288,7 @@ class LogServer:
             )
             for i, event in enumerate(events)
         ]
-        return Received(None, self._own_sequence, submissions)
+        return Received(None, self._own_sequence, [], submissions)
 
     def _apply(self, start: int) -> None:
         for record in self._reader.scan(start, self._writer.next_offset):
@@ -348,10 +322,14 @@ class LogServer:
             except (LogError, ValueError) as error:
                 self._release(work.key, f"its picture cannot be read: {error}", counts=True)
                 return False
-        peer.wants[stage] -= 1
-        self._leases.grant(work, peer.hello.worker, self._clock())
+        work = replace(work, attempt=self._leases.attempt(work.key))
         leased = m.Leased(work=work, seconds=self._config.lease_seconds)
-        self._send(peer.identity, leased, frames)
+        if not self._send(peer.identity, leased, frames):
+            self._dispatcher.give_back(work.key)
+            return False
+        self._leases.grant(work, peer.hello.worker, self._clock())
+        peer.wants[stage] -= 1
+        self._peers[peer.identity] = self._peers.pop(peer.identity)  # to the end of the queue
         return True
 
     def _release(self, key: str, reason: str, *, counts: bool) -> None:
@@ -374,6 +352,12 @@ class LogServer:
             if now - peer.last_seen > self._config.dead_seconds:
                 self._log.warning("worker silent", worker=peer.hello.worker)
                 self._drop(peer, "silent")
+        if self._started is not None and now - self._started > self._config.dead_seconds:
+            self._started = None  # workers of the server's former life had time to come back
+            for worker in self._presence.roles.keys() - {
+                p.hello.worker for p in self._peers.values()
+            }:
+                self._tell(self._presence.left(worker, "silent"))
         if now - self._last_beat >= self._config.heartbeat_seconds:
             self._last_beat = now
             for identity in list(self._peers):
@@ -383,14 +367,16 @@ class LogServer:
         self._peers.pop(peer.identity, None)
         for key in self._leases.of(peer.hello.worker):
             self._release(key, f"its worker {reason}", counts=reason != "goodbye")
-        self._own.append(WorkerLeft(worker=peer.hello.worker, role=peer.hello.role, reason=reason))
+        self._tell(self._presence.left(peer.hello.worker, reason))
 
-    def _send(self, identity: bytes, message: m.Message, frames: list[bytes] | None = None) -> None:
-        """Lost when the peer is gone or reads nothing: then it asks again."""
+    def _send(self, identity: bytes, message: m.Message, frames: list[bytes] | None = None) -> bool:
+        """False: lost, as the peer is gone or reads nothing. Then it asks again."""
         try:
             self._socket.send_multipart([identity, m.encode(message), *(frames or [])], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             self._log.debug("could not send", error=str(error))
+            return False
+        return True
 
     def status(self) -> dict[str, Any]:
         now = self._clock()

@@ -1,0 +1,286 @@
+"""`mmzero`: the command line. Each command is a few lines over a room below."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from mmzero_async.ops import dataset as datasets
+from mmzero_async.ops import summary, tail, trace
+from mmzero_async.ops.evaluate import evaluate
+from mmzero_async.ops.processes import ProcessKeepsDying
+from mmzero_async.ops.supervisor import supervise
+from mmzero_async.schemas.events import ROLES
+from mmzero_async.schemas.record import RecordDamaged
+from rich.console import Console
+
+from mmzero_async import config as configuration
+from mmzero_async.config import Config, ConfigError
+from mmzero_async.engines.client import VllmClient
+from mmzero_async.engines.errors import EngineError
+from mmzero_async.log.errors import LogError
+from mmzero_async.log.reader import LogReader, LogStats
+from mmzero_async.projections.audit import Audit
+from mmzero_async.projections.report import Report
+from mmzero_async.transport.errors import TransportError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Self-evolving vision-language training over one event log.",
+)
+console = Console(highlight=False)
+
+RunFolder = Annotated[Path, typer.Argument(help="a run's folder, or its name under runs/")]
+AsJson = Annotated[bool, typer.Option("--json", help="figures for programs")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="section.key=value; [run] needs no section")
+]
+
+ERRORS = (
+    ConfigError,
+    LogError,
+    TransportError,
+    EngineError,
+    ProcessKeepsDying,
+    RecordDamaged,
+    FileNotFoundError,
+    ValueError,
+)
+
+
+def main() -> None:
+    """Errors that have something to say to people are said in one line, with exit status 1."""
+    try:
+        app()
+    except* ERRORS as group:
+        for error in _leaves(group):
+            typer.secho(f"mmzero: {error}", fg="red", err=True)
+        sys.exit(1)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def run_folder(path: Path) -> Path:
+    """The folder itself, or the one of that name under runs/. LogError if there is neither."""
+    for candidate in (path, Path("runs") / path):
+        if (candidate / "config.json").exists():
+            return candidate
+    raise LogError(f"no run at {path} nor at runs/{path}: start one with `mmzero run`")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[LogReader]:
+    reader = LogReader.open(run_folder(path) / "log")
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def report_of(path: Path) -> tuple[Report, LogStats]:
+    """The run's report from its log alone."""
+    with reading(path) as reader:
+        report = Report()
+        for record in reader.scan():
+            report.apply(record)
+        return report, reader.stats()
+
+
+def _show(report: Report, stats: LogStats, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary.figures(report, stats)))
+    else:
+        for line in summary.lines(report, stats):
+            console.print(line, markup=False)
+
+
+@app.command()
+def run(
+    overrides: Overrides = None,
+    run: Annotated[Path, typer.Option(help="the run's folder")] = Path("runs/demo"),
+    config: Annotated[str, typer.Option(help="a preset or a TOML file")] = "seedling",
+) -> None:
+    """Start a run on this machine, or go on with one where its log ends."""
+    loaded = configuration.load(config, [_with_section(o) for o in overrides or []])
+    shown = ""
+
+    def progress(report: Report, running: float) -> None:
+        nonlocal shown
+        steps = report.pipeline.policies.step
+        line = " ".join(f"{role} {steps[role]}" for role in ROLES)
+        if line != shown or int(running) % 30 == 0:
+            shown = line
+            console.print(
+                f"{running / 60:5.1f} min  steps: {line}  events {report.pipeline.next_offset}  "
+                f"pictures {report.renders['']}",
+                markup=False,
+            )
+
+    report = asyncio.run(
+        supervise(run, loaded, lambda text: console.print(text, markup=False), progress)
+    )
+    with reading(run) as reader:
+        _show(report, reader.stats(), as_json=False)
+    if report.pipeline.finished is None:
+        console.print(f"stopped; the same command goes on. Look: mmzero status {run}")
+    else:
+        console.print(f"finished. Look: mmzero replay {run} --audit; mmzero dataset {run}")
+
+
+def _with_section(override: str) -> str:
+    """`max_minutes=5` means `run.max_minutes=5`."""
+    key = override.partition("=")[0]
+    return override if "." in key or key == "templates" else f"run.{override}"
+
+
+@app.command()
+def status(run: RunFolder, as_json: AsJson = False) -> None:
+    """Figures of a run now, from its log; works while it runs."""
+    _show(*report_of(run), as_json)
+
+
+@app.command()
+def replay(
+    run: RunFolder,
+    audit: Annotated[bool, typer.Option("--audit", help="check every promise")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Walk the log from its first event and rebuild counts, rewards and windows from it alone."""
+    _show(*report_of(run), as_json)
+    if audit and not _audit(run, as_json):
+        raise typer.Exit(1)
+
+
+def _audit(path: Path, as_json: bool) -> bool:
+    audit = Audit()
+    with reading(path) as reader:
+        for record in reader.scan():
+            audit.apply(record)
+    found: dict[str, Any] = {
+        "events": audit.events,
+        "clean": audit.clean,
+        "complete": dict(audit.complete),
+        "trained": dict(audit.trained),
+        "rejected": {f"{role} {reason}": n for (role, reason), n in audit.rejected.items()},
+        "pending": audit.pending,
+        "problems": audit.problems,
+    }
+    if as_json:
+        print(json.dumps(found))
+        return audit.clean
+    for role in ROLES:
+        rejected = sum(n for (r, _), n in audit.rejected.items() if r == role)
+        console.print(
+            f"audit {role:9} {audit.complete[role]} complete = {audit.trained[role]} trained once "
+            f"+ {rejected} rejected + {audit.pending[role]} pending"
+        )
+    for problem in audit.problems:
+        console.print(f"  {problem}", style="red", markup=False)
+    console.print("audit: clean" if audit.clean else f"audit: {len(audit.problems)} problems")
+    return audit.clean
+
+
+@app.command(name="tail")
+def tail_command(
+    run: RunFolder,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f")] = True,
+    last: Annotated[int, typer.Option("-n", help="lines to begin with")] = 20,
+    role: Annotated[str, typer.Option(help="role or process")] = "",
+    level: Annotated[str, typer.Option(help="at least this level")] = "info",
+    lineage: Annotated[str, typer.Option(help="lineage id")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Follow the structured logs of all processes, merged."""
+    if level not in tail.LEVELS:
+        raise ConfigError(f"--level {level}: choose one of {', '.join(tail.LEVELS)}")
+    wanted = tail.Wanted(role=role, level=level, lineage=lineage)
+    try:
+        for line in tail.follow(run_folder(run), wanted, forever=follow, last=last):
+            if as_json:
+                print(json.dumps(line), flush=True)
+            else:
+                text, colour = tail.text(line)
+                console.print(text, style=colour or None, markup=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        return
+
+
+@app.command(name="trace")
+def trace_command(run: RunFolder, lineage: Annotated[str, typer.Argument()]) -> None:
+    """One lineage (g12, g12.s0, g12.s0.d3) from proposal to gradient step."""
+    with reading(run) as reader:
+        found = False
+        for line in trace.trace(reader, lineage):
+            found = True
+            console.print(line, markup=False, soft_wrap=True)
+    if not found:
+        raise LogError(f"the log of {run} knows nothing of {lineage}")
+
+
+@app.command()
+def dataset(
+    run: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="default: <run>/dataset.parquet")] = None,
+) -> None:
+    """Write answered pictures with questions, votes and scores as Parquet."""
+    target = out or run_folder(run) / "dataset.parquet"
+    with reading(run) as reader:
+        count = datasets.write(reader, target)
+    console.print(f"{count} rows in {target}", markup=False)
+
+
+@app.command(name="eval")
+def eval_command(
+    run: RunFolder,
+    mode: Annotated[str, typer.Option(help="greedy or sampled")] = "greedy",
+    scenes: Annotated[int, typer.Option(help="0: as configured")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Score the solver that a running run serves on the held-out scenes."""
+    folder = run_folder(run)
+    if mode not in ("greedy", "sampled"):
+        raise ConfigError(f"--mode {mode}: choose greedy or sampled")
+    loaded = configuration.from_json((folder / "config.json").read_text())
+    event = asyncio.run(_evaluate(folder, loaded, mode, scenes))
+    found = summary.evaluation_figures(event)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name in ("easy", "hard"):
+        console.print(f"{name}: {found[name]}", markup=False)
+    for kind, (correct, asked) in event.by_kind.items():
+        console.print(f"  {kind:22} {correct / asked:6.1%} of {asked}", markup=False)
+
+
+async def _evaluate(folder: Path, loaded: Config, mode: str, scenes: int) -> Any:
+    url = (folder / "engine.url").read_text().strip()
+    report, _ = report_of(folder)
+    published = report.pipeline.policies.published.get("solver")
+    if published is None:
+        raise LogError(f"{folder} has published no solver yet")
+    async with VllmClient(url) as engine:
+        return await evaluate(
+            engine,
+            loaded,
+            policy=published.policy,
+            version=published.version,
+            moment="manual",
+            mode=mode,
+            scenes=scenes,
+        )
+
+
+if __name__ == "__main__":
+    main()

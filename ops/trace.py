@@ -1,0 +1,102 @@
+"""One lineage from proposal to gradient step, told from the log alone."""
+
+from collections.abc import Iterator
+
+from mmzero_async.schemas.events import (
+    Answered,
+    AnyEvent,
+    Coded,
+    Generation,
+    GroupRejected,
+    Proposed,
+    Rendered,
+    Rewarded,
+    StepCommitted,
+    WorkAbandoned,
+)
+from mmzero_async.schemas.ids import indices
+
+from mmzero_async.log.reader import LogReader
+
+
+def concerns(event: AnyEvent, lineage: str) -> bool:
+    """Whether an event is about the id itself, what it came from, or what came of it."""
+    match event:
+        case Proposed():
+            about = event.group
+        case Coded():
+            about = event.proposal
+        case Rendered() | Answered():
+            about = event.drawing
+        case Rewarded() | GroupRejected():
+            about = event.group
+        case WorkAbandoned():
+            about = event.work.split("/")[1]
+        case StepCommitted():
+            return any(_related(group, lineage) for group in event.groups)
+        case _:
+            return False
+    return _related(about, lineage)
+
+
+def _related(a: str, b: str) -> bool:
+    return a == b or a.startswith(b + ".") or b.startswith(a + ".")
+
+
+def trace(reader: LogReader, lineage: str) -> Iterator[str]:
+    """Lines for people. ValueError for something that is no lineage id."""
+    indices(lineage)
+    for record in reader.scan():
+        event = record.event()
+        if concerns(event, lineage):
+            for i, line in enumerate(_tell(event, lineage)):
+                yield f"{record.offset:8} {line}" if i == 0 else f"{'':8} {line}"
+
+
+def _tell(event: AnyEvent, lineage: str) -> Iterator[str]:
+    match event:
+        case Proposed():
+            yield f"proposed {event.group} about {event.topic!r} {_by(event.generation)}"
+            for i, outcome in enumerate(event.outcomes):
+                if not _related(f"{event.group}.s{i}", lineage):
+                    continue
+                p = outcome.proposal
+                if p is None:
+                    yield f"  s{i} not parsed: {outcome.failure}"
+                else:
+                    yield f"  s{i} [{p.content_type}] {p.caption}"
+                    yield f"     easy: {p.easy_question} -> {p.easy_answer}"
+                    yield f"     hard: {p.hard_question} -> {p.hard_answer}"
+        case Coded():
+            drawn = sum(outcome.svg is not None for outcome in event.outcomes)
+            yield (
+                f"coded    {event.proposal}: {drawn} of {len(event.outcomes)} drawings "
+                f"{_by(event.generation)}"
+            )
+        case Rendered():
+            what = f"picture {event.picture[:12]}" if event.picture else f"failed: {event.failure}"
+            yield f"rendered {event.drawing}: {what} {event.detail}".rstrip()
+        case Answered():
+            answers = [outcome.answer or "-" for outcome in event.outcomes]
+            yield (
+                f"answered {event.drawing} {event.question}: {', '.join(answers)} "
+                f"{_by(event.generation)}"
+            )
+        case Rewarded():
+            rewards = ", ".join(f"{reward:.3f}" for reward in event.rewards)
+            yield f"rewarded {event.role} group {event.group}: {rewards} in step {event.step}"
+        case GroupRejected():
+            yield f"rejected {event.role} group {event.group}: {event.reason}, {event.detail}"
+        case WorkAbandoned():
+            yield f"abandoned {event.work} after {event.attempts}: {event.reason}"
+        case StepCommitted():
+            yield (
+                f"trained  {event.role} step {event.step} -> version {event.version}, "
+                f"loss {event.metrics.get('loss', 0.0):.5f}, {event.checkpoint}"
+            )
+        case _:
+            return
+
+
+def _by(generation: Generation) -> str:
+    return f"by {generation.policy}"
