@@ -6,6 +6,7 @@ The fast tests speak to the fake engine; the slow ones to a real vLLM that serve
 import asyncio
 import base64
 import io
+import itertools
 import json
 import os
 import signal
@@ -18,9 +19,12 @@ from typing import Any
 
 import psutil
 import pytest
+import pytest_asyncio
 from fake_engine import END, IMAGE_PAD, PADS, VISION_END, VISION_START, FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmzero_async.schemas.events import ROLES, Generation, Sampling, VersionSpan
+from mmzero_async.schemas.packing import unpack_logprobs, unpack_tokens
 
 from mmzero_async import torchvision_shim
 from mmzero_async.config import EngineConfig
@@ -39,8 +43,6 @@ from mmzero_async.engines.model import check_model
 from mmzero_async.engines.publisher import AdapterPublisher, policy_name
 from mmzero_async.engines.server import VllmServer
 from mmzero_async.engines.wire import chat_answer, sampling_fields
-from mmzero_async.schemas.events import Generation, Sampling, VersionSpan
-from mmzero_async.schemas.packing import unpack_logprobs, unpack_tokens
 
 HELLO = [{"role": "user", "content": "hello"}]
 PICTURE = "data:image/png;base64,AAAA"
@@ -165,7 +167,7 @@ async def test_trying_again_has_an_end() -> None:
 async def test_nobody_at_the_address_is_unavailable_and_not_healthy() -> None:
     async with VllmClient("http://127.0.0.1:9", retries=1, backoff_seconds=0.001) as client:
         assert not await client.health()
-        with pytest.raises(EngineUnavailable, match="127.0.0.1:9"):
+        with pytest.raises(EngineUnavailable, match=r"127\.0\.0\.1:9"):
             await ask(client)
 
 
@@ -249,7 +251,7 @@ def test_version_spans_cover_every_token_once(lengths: list[int], version: int) 
     total = edges[-1]
     numbered = [
         {"version": str(i), "start": start, "end": stop}
-        for i, (start, stop) in enumerate(zip(edges, edges[1:], strict=False))
+        for i, (start, stop) in enumerate(itertools.pairwise(edges))
     ]
     unnumbered = [{"version": "default", "start": 0, "end": total}]
     for engines_spans in (numbered, unnumbered, None):
@@ -421,8 +423,10 @@ print(child.pid, flush=True)
 
 def guarded(owner: int, end: str, grace: float = 5.0) -> tuple[subprocess.Popen[str], int]:
     process = subprocess.Popen(
-        [sys.executable, "-IS", guard.__file__, str(owner), str(grace)]
-        + [sys.executable, "-IS", "-c", FAMILY.format(end=end)],
+        [
+            *(sys.executable, "-IS", guard.__file__, str(owner), str(grace)),
+            *(sys.executable, "-IS", "-c", FAMILY.format(end=end)),
+        ],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -544,7 +548,7 @@ def looking(picture: bytes) -> list[dict[str, Any]]:
     return [{"role": "user", "content": parts}]
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def server(
     model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[VllmServer]:
@@ -553,7 +557,7 @@ async def server(
         yield started
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def vllm(server: VllmServer) -> AsyncIterator[VllmClient]:
     async with VllmClient(server.url, engine=server.engine_id) as client:
         yield client
@@ -707,13 +711,12 @@ async def test_each_adapter_is_another_policy_and_transformers_agrees(
     vllm: VllmClient, model: Path, adapters: list[Path], looking: list[dict[str, Any]]
 ) -> None:
     publisher = AdapterPublisher(vllm)
-    roles = ("proposer", "coder", "solver")
-    for role, adapter in zip(roles, adapters, strict=False):
+    for role, adapter in zip(ROLES, adapters, strict=False):
         await publisher.publish(role, 1, adapter)
     greedy = Sampling(temperature=0.0, max_tokens=16)
     said = {
         (await ask(vllm, looking, policy=policy, sampling=greedy)).samples[0].token_ids
-        for policy in ("base", *map(publisher.current, roles))
+        for policy in ("base", *map(publisher.current, ROLES))
     }
     assert len(said) == 4
     generation = await ask(vllm, policy="solver@1", version=1, n=2)
@@ -736,7 +739,7 @@ async def test_publishing_under_load_loses_no_request_and_mixes_no_versions(
         )
         for _ in range(16)
     ]
-    while (await vllm.metrics())["running"] == 0:
+    while (await vllm.metrics())["running"] == 0:  # noqa: ASYNC110 - there is nothing to await
         await asyncio.sleep(0.01)
     for version in (12, 13, 14):  # 11 is unloaded while its requests run
         await publisher.publish("solver", version, adapters[version - 11])

@@ -13,9 +13,6 @@ import structlog
 import zmq
 from hypothesis import given
 from hypothesis import strategies as st
-from mmzero_async.config import LogConfig
-from mmzero_async.log.errors import LogFull
-from mmzero_async.log.writer import LogWriter
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     Measured,
@@ -26,6 +23,10 @@ from mmzero_async.schemas.events import (
     kind_of,
 )
 from mmzero_async.schemas.work import Work, completes
+
+from mmzero_async.config import LogConfig
+from mmzero_async.log.errors import LogFull
+from mmzero_async.log.writer import LogWriter
 from mmzero_async.transport import messages as m
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import TransportError, WorkerRefused
@@ -265,13 +266,33 @@ def test_saying_hello_twice_changes_nothing(tmp_path):
 
 def test_a_result_out_of_sequence_does_not_supersede_another_workers_result(tmp_path):
     """Both in one commit: the refused one must not settle the work that the good one does."""
-    with serving(tmp_path, Renders(1)) as server, wires(server, "a", "b") as (a, b):
+    with serving(tmp_path, Renders(8)) as server, wires(server, "a", "b") as (a, b):
         a.join()
         b.join()
-        result = Rendered(drawing="g0.s0.d0", renderer="x")
-        hold(server, lambda: (a.append(5, result), b.append(0, result)))
-        assert a.hear(m.AppendRefused)[0].again
-        assert b.hear(m.Appended)[0].offsets != [None]
+        for i in range(8):  # which of the two is read first is not ours to say: both come up
+            early, good = (a, b) if i % 2 else (b, a)
+            result = Rendered(drawing=f"g0.s0.d{i}", renderer="x")
+            hold(
+                server,
+                lambda e=early, g=good, r=result, n=i // 2: (e.append(99, r), g.append(n, r)),
+            )
+            assert early.hear(m.AppendRefused)[0].again
+            assert good.hear(m.Appended)[0].offsets != [None]
+
+
+def test_a_worker_has_joined_before_its_first_event_and_left_after_its_last(tmp_path):
+    """Also when all of it arrives for one commit."""
+    with serving(tmp_path) as server, wires(server, "w") as (wire,):
+
+        def live_fast():
+            wire.say(wire.hello)
+            wire.append(0, measured())
+            wire.say(m.Goodbye())
+
+        hold(server, live_fast)
+        assert wire.hear(m.Appended)
+        kinds = [record.kind for record in server._reader.scan()]
+        assert kinds == ["worker_joined", "measured", "worker_left"]
 
 
 def test_two_results_of_one_work_in_one_commit_are_one_event(tmp_path):

@@ -85,6 +85,14 @@ def launch(
             "--mm-processor-cache-gb": "0.25",
             # The worker lives in the engine's process: one interpreter less to start and to hold.
             "--distributed-executor-backend": "uni",
+            # A prompt computed in two steps makes vLLM 0.32 rewind the random generator of a
+            # seeded request, which a CPU generator cannot: the whole engine dies of it.
+            "--no-enable-chunked-prefill": None,
+            "--max-num-batched-tokens": str(max(2048, config.max_model_len)),
+            # The default, 128, is longer than most prompts here: nothing would ever be shared
+            # between the n samples of one prompt.
+            "--block-size": "32",
+            "--worker-extension-cls": "mmzero_async.engines.cpu_lora.Extension",
         }
         threads = str(config.threads)
         environment |= {

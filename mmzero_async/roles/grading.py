@@ -85,6 +85,7 @@ _NUMBER = re.compile(
     rf"(?P<value>{_PLAIN})(?:e(?P<power>[-+]?\d{{1,2}})(?![\w.]))?"
     rf"(?:\s*/\s*(?P<under>{_PLAIN}))?\s*(?P<unit>%|percent|per cent|{_UNIT_WORD})?"
 )
+_LIST = re.compile(r"\s*,\s*")
 _LATEX_FRACTION = re.compile(
     r"(?P<sign>[-+]?)\s*\\[dt]?frac\s*(?:\{\s*(\d{1,20})\s*\}|(\d))\s*(?:\{\s*(\d{1,20})\s*\}|(\d))"
 )
@@ -130,6 +131,12 @@ def _same(a: str, b: str) -> bool:
     left, right = quantity(one), quantity(two)
     if left is not None and right is not None:
         return same_quantity(left, right)
+    if (
+        left is None
+        and right is None
+        and _LIST.sub(", ", one).casefold() == _LIST.sub(", ", two).casefold()
+    ):
+        return True  # a list of numbers; a comma inside one number is another matter
     looks = _MATHS.search(one) is not None or _MATHS.search(two) is not None
     return looks and _verify(one, two)
 

@@ -29,7 +29,7 @@ class Received:
 
     def drop(self, superseded: list[bool]) -> None:
         """Drops the events marked so; the blobs go with the first event that stays."""
-        if not any(superseded):
+        if superseded == [submission.drop for submission in self.submissions]:
             return
         blobs = self.submissions[0].blobs
         self.submissions = [

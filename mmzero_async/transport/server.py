@@ -7,7 +7,7 @@ sender an error and nobody else anything.
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import zmq
 from msgspec.structs import replace
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from mmzero_async.config import LogConfig
 from mmzero_async.log.errors import FencedProducer, LogError, LogFull
 from mmzero_async.log.writer import LogWriter, Submission
-from mmzero_async.schemas.events import Event, WorkAbandoned, encode_event, kind_of
+from mmzero_async.schemas.events import AnyEvent, Event, WorkAbandoned, encode_event, kind_of
 from mmzero_async.schemas.work import STAGES, Stage, completes
 from mmzero_async.transport import messages as m
 from mmzero_async.transport.dispatcher import Dispatcher
@@ -45,7 +45,7 @@ class LogServer:
         self._peers: dict[bytes, Peer] = {}
         self._presence = Presence()
         self._leases = LeaseTable(config.lease_seconds, config.max_attempts)
-        self._own: list[Event] = []
+        self._batch: list[Received] = []  # for the next commit, in the order of arrival
         self._own_epoch, self._own_sequence = writer.open_epoch(SERVER), 0
         self._stopping = False
         for record in self._reader.scan():
@@ -93,7 +93,6 @@ class LogServer:
             self._context.destroy(linger=500)
 
     def _turn(self) -> None:
-        batch: list[Received] = []
         size, limit = 0, self._config.max_message_mib << 20  # bytes: one commit, one large message
         for _ in range(self._config.max_batch):
             try:
@@ -102,12 +101,12 @@ class LogServer:
                 break
             received = self._handle(identity, frames)
             if received is not None:
-                batch.append(received)
+                self._batch.append(received)
             size += sum(map(len, frames))
             if size >= limit:
                 break
         self._keep_time()
-        self._commit(batch)
+        self._commit()
         if not self._stopping:
             self._hand_out()
 
@@ -206,9 +205,13 @@ class LogServer:
         return None
 
     def _tell(self, event: Event | None) -> None:
-        """Into the next commit, under the server's own name."""
-        if event is not None:
-            self._own.append(event)
+        """Into the next commit, under the server's own name, before what is yet to come."""
+        if event is None:
+            return
+        sequence, self._own_sequence = self._own_sequence, self._own_sequence + 1
+        body = encode_event(event)
+        submission = Submission(SERVER, self._own_epoch, sequence, kind_of(event), body)
+        self._batch.append(Received(None, sequence, [cast(AnyEvent, event)], [submission]))
 
     def _received(self, peer: Peer, message: m.Append, frames: list[bytes]) -> Received | None:
         """What is to be committed; None for what was refused to its sender."""
@@ -229,13 +232,11 @@ class LogServer:
 
     # --- commit and acknowledge ------------------------------------------------------------
 
-    def _commit(self, batch: list[Received]) -> None:
-        self._mark(batch)
-        own = list(self._own)
-        if own:
-            batch.append(self._own_received(own))
+    def _commit(self) -> None:
+        batch, self._batch = self._batch, []
         if not batch:
             return
+        self._mark(batch)
         start = self._writer.next_offset
         try:
             answers = self._writer.append([received.submissions for received in batch])
@@ -243,10 +244,8 @@ class LogServer:
             self._log.error("disk full", error=str(error))
             for received in batch:
                 self._refuse(received, str(error), again=True)
+            self._batch = [received for received in batch if received.identity is None]
             return
-        if own:
-            self._own = self._own[len(own) :]
-            self._own_sequence += len(own)
         self._apply(start)
         for received, answer in zip(batch, answers, strict=True):
             if isinstance(answer, FencedProducer) and received.identity is not None:
@@ -280,15 +279,6 @@ class LogServer:
                 if key is not None:
                     settling.add(key)
             received.drop(superseded)
-
-    def _own_received(self, events: list[Event]) -> Received:
-        submissions = [
-            Submission(
-                SERVER, self._own_epoch, self._own_sequence + i, kind_of(event), encode_event(event)
-            )
-            for i, event in enumerate(events)
-        ]
-        return Received(None, self._own_sequence, [], submissions)
 
     def _apply(self, start: int) -> None:
         for record in self._reader.scan(start, self._writer.next_offset):
@@ -338,10 +328,11 @@ class LogServer:
             self._dispatcher.give_back(key)
             return
         event = WorkAbandoned(work=key, reason=reason[:500], attempts=failures)
+        told = (e for r in self._batch if r.identity is None for e in r.events)
         if self._dispatcher.admits(event) and not any(
-            isinstance(e, WorkAbandoned) and e.work == key for e in self._own
+            isinstance(e, WorkAbandoned) and e.work == key for e in told
         ):
-            self._own.append(event)
+            self._tell(event)
             self._log.warning("work abandoned", work=key, reason=reason, attempts=failures)
 
     def _keep_time(self) -> None:

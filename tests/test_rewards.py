@@ -1,0 +1,417 @@
+"""Rewards, filters and advantages: golden cases worked out by hand, and what must always hold."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmzero_async.schemas.events import (
+    Answered,
+    AnswerOutcome,
+    DrawingOutcome,
+    Generation,
+    Proposal,
+    ProposalOutcome,
+    Proposed,
+    Question,
+    Rendered,
+    Role,
+    Sampling,
+)
+
+from mmzero_async.config import CoderConfig, FilterConfig, ProposerConfig, SolverConfig
+from mmzero_async.roles.advantages import group_advantages, rewards_of
+from mmzero_async.roles.coder import coder_terms
+from mmzero_async.roles.diversity import (
+    BatchContext,
+    batch_context,
+    bleu_distances,
+    bleu_matrix,
+    cluster_shares,
+    content_type_of,
+    diversity_penalties,
+    type_penalties,
+)
+from mmzero_async.roles.facts import PictureFacts, picture_facts, render_rate
+from mmzero_async.roles.filters import check, coder_bounds, solver_bounds, zero_variance
+from mmzero_async.roles.proposer import proposer_terms
+from mmzero_async.roles.solver import solver_terms
+
+PROPOSER, CODER, SOLVER, FILTERS = ProposerConfig(), CoderConfig(), SolverConfig(), FilterConfig()
+
+
+def generation(role: Role) -> Generation:
+    return Generation(
+        role=role,
+        policy="p",
+        version=0,
+        prompt_token_ids=b"",
+        sampling=Sampling(temperature=1.0),
+        template="t",
+        samples=[],
+    )
+
+
+def proposal(caption: str = "Bars.", content_type: str = "data_chart", **changes: str) -> Proposal:
+    values = {
+        "easy_question": "How many bars?",
+        "easy_answer": "3",
+        "hard_question": "What is the sum of all bars?",
+        "hard_answer": "12",
+        **changes,
+    }
+    return Proposal(content_type=content_type, caption=caption, **values)
+
+
+def proposed(*proposals: Proposal | None, group: str = "g1") -> Proposed:
+    outcomes = [
+        ProposalOutcome(proposal=p, failure="" if p else "missing:caption") for p in proposals
+    ]
+    return Proposed(
+        group=group, topic="t", seed=1, generation=generation("proposer"), outcomes=outcomes
+    )
+
+
+def answered(question: Question, *answers: str | None, format_ok: bool = True) -> Answered:
+    outcomes = [AnswerOutcome(answer=a, format_ok=format_ok and a is not None) for a in answers]
+    return Answered(
+        drawing="g1.s0.d0", question=question, generation=generation("solver"), outcomes=outcomes
+    )
+
+
+def facts(s: float, c: float, silver: str | None = "12") -> PictureFacts:
+    return PictureFacts(
+        solvability=s,
+        easy_consistency=s,
+        hard_consistency=c,
+        difficulty=min(c, 1 - c),
+        silver=silver,
+    )
+
+
+def rendered(failure: str = "") -> Rendered:
+    picture = None if failure else "digest"
+    return Rendered(drawing="g1.s0.d0", renderer="r", picture=picture, failure=failure)
+
+
+# --- facts ------------------------------------------------------------------------------------
+
+
+def test_facts_of_a_picture_count_all_samples_answered_or_not() -> None:
+    easy = answered("easy", "3", "three", "4", None)
+    hard = answered("hard", "12", "12.0", "13", "12", "14", None, "13", "15")
+    found = picture_facts(easy, hard, proposal())
+    assert found.solvability == 2 / 4
+    assert found.easy_consistency == 2 / 4
+    assert found.hard_consistency == 3 / 8
+    assert found.difficulty == 3 / 8
+    assert found.silver == "12"
+
+
+def test_a_majority_against_the_proposer_is_consistent_but_not_solvable() -> None:
+    found = picture_facts(answered("easy", "4", "4"), answered("hard", "1", "1"), proposal())
+    assert (found.solvability, found.easy_consistency) == (0.0, 1.0)
+    assert (found.hard_consistency, found.difficulty) == (1.0, 0.0)
+
+
+def test_without_any_answer_all_is_zero_and_there_is_no_silver_answer() -> None:
+    found = picture_facts(answered("easy", None), answered("hard", None, None), proposal())
+    assert found == PictureFacts(0.0, 0.0, 0.0, 0.0, None)
+
+
+# --- proposer ---------------------------------------------------------------------------------
+
+
+def test_the_proposers_reward_worked_out_by_hand() -> None:
+    group = proposed(proposal(), None, proposal(), proposal())
+    per_sample: list[list[PictureFacts | None] | None] = [
+        # (min(1, .5) + .25) + (.25 + .5) + failed + (.5 + 0), over 4; mean d = .25
+        [facts(1.0, 0.75), facts(0.25, 0.5), None, facts(0.5, 1.0)],
+        None,
+        # .5 + .1 over 2; mean d over the one picture = .1 < .15
+        [facts(0.8, 0.9), None],
+        [None, None],
+    ]
+    context = BatchContext({"g1.s0": 0.05}, {"g1.s0": 0.2, "g1.s3": 0.5})
+    terms = proposer_terms(group, per_sample, PROPOSER, context)
+    assert rewards_of(terms) == pytest.approx([0.5 - 0.25, -1.0, 0.3 - 0.3, -0.5])
+    assert terms[0] == pytest.approx(
+        {
+            "solvability": 1.25 / 4,
+            "difficulty": 0.75 / 4,
+            "low_difficulty": 0.0,
+            "type_share": -0.05,
+            "likeness": -0.2,
+        }
+    )
+    assert terms[1] == {"unparseable": -1.0}
+    assert terms[2]["low_difficulty"] == -0.3
+
+
+def test_a_proposal_whose_drawings_all_failed_is_not_called_too_easy() -> None:
+    (term,) = proposer_terms(proposed(proposal()), [[None, None]], PROPOSER, BatchContext())
+    assert sum(term.values()) == 0.0
+
+
+def test_solvability_over_the_cap_pays_no_more() -> None:
+    rewards = [
+        rewards_of(
+            proposer_terms(proposed(proposal()), [[facts(s, 0.5)]], PROPOSER, BatchContext())
+        )
+        for s in (0.5, 0.75, 1.0)
+    ]
+    assert rewards == [[1.0]] * 3
+
+
+shares = st.floats(0, 1)
+pictures = st.lists(st.none() | st.builds(facts, shares, shares), min_size=1, max_size=8)
+
+
+@given(pictures, st.randoms())
+def test_a_proposals_reward_is_bounded_and_blind_to_the_order_of_drawings(
+    drawn: list[PictureFacts | None], rng: object
+) -> None:
+    def reward(of: list[PictureFacts | None]) -> float:
+        terms = proposer_terms(proposed(proposal()), [of], PROPOSER, BatchContext())
+        return rewards_of(terms)[0]
+
+    shuffled = list(drawn)
+    rng.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert reward(drawn) == pytest.approx(reward(shuffled))
+    assert -0.3 <= reward(drawn) <= 1.0
+    assert reward([*drawn, None]) <= max(0.0, reward(drawn)) + 1e-9
+
+
+# --- what a batch pays for sameness -----------------------------------------------------------
+
+
+def test_a_type_over_half_of_the_batch_pays_by_its_excess() -> None:
+    batch = [proposal(content_type="map")] * 3 + [proposal(content_type="table")]
+    # share .75: .15 * (.75 - .5) / .5
+    assert type_penalties(batch, PROPOSER) == pytest.approx([0.075] * 3 + [0.0])
+
+
+def test_a_batch_of_one_type_pays_nothing_for_it() -> None:
+    assert type_penalties([proposal()] * 4, PROPOSER) == [0.0] * 4
+    assert type_penalties([], PROPOSER) == []
+
+
+def test_the_type_other_is_read_off_the_caption() -> None:
+    for caption, kind in (
+        ("A flowchart of a login", "diagram"),
+        ("Stacked bar chart", "data_chart"),
+        ("A right triangle ABC", "geometry"),
+        ("A poem", "other"),
+    ):
+        assert content_type_of(proposal(caption, "other")) == kind
+    assert content_type_of(proposal("A bar chart", "map")) == "map"
+
+
+A = proposal("a b c d e f", easy_question="g h i j k", hard_question="l m n o p")
+B = proposal("q r s t u v", easy_question="w x y z 1", hard_question="2 3 4 5 6")
+C = proposal("a b c d e f", easy_question="7 8 9 10 11", hard_question="12 13 14 15 16")
+
+
+def test_the_penalty_for_likeness_worked_out_by_hand() -> None:
+    # A and C share the caption: cap = 2/3, n = 3; .45 * (2/3 - 1/3) * 3 * .5 = .225
+    assert diversity_penalties([A, B, C], PROPOSER) == pytest.approx([0.225, 0.0, 0.225])
+    # all alike, n = 4: (1 - 1/4) * 4 * .5 = 1.5, clipped
+    assert diversity_penalties([A] * 4, PROPOSER) == [0.5] * 4
+    assert diversity_penalties([A], PROPOSER) == [0.0]
+    assert diversity_penalties([], PROPOSER) == []
+
+
+def test_penalties_are_found_by_the_proposals_id_over_all_groups_of_a_window() -> None:
+    context = batch_context([proposed(A, None, group="g1"), proposed(B, C, group="g2")], PROPOSER)
+    assert context.diversity_penalties == pytest.approx(
+        {"g1.s0": 0.225, "g2.s0": 0, "g2.s1": 0.225}
+    )
+    assert set(context.type_penalties) == {"g1.s0", "g2.s0", "g2.s1"}
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        ["the", "a", "bar", "chart", "with", "red", "blue", "and", "of", "in", "3", "5", "7"]
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(WORDS, min_size=2, max_size=6))
+def test_bleu_equals_nltk(texts: list[list[str]]) -> None:
+    bleu = pytest.importorskip("nltk.translate.bleu_score")
+    smoothing = bleu.SmoothingFunction().method1
+    mine = bleu_matrix([tuple(words) for words in texts])
+    for i, hypothesis in enumerate(texts):
+        for j, reference in enumerate(texts):
+            theirs = bleu.sentence_bleu([reference], hypothesis, smoothing_function=smoothing)
+            assert mine[i, j] == pytest.approx(float(theirs), abs=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(WORDS.map(" ".join), min_size=2, max_size=12), st.sampled_from([0.25, 0.5, 0.8]))
+def test_clusters_equal_sklearn(texts: list[str], threshold: float) -> None:
+    cluster = pytest.importorskip("sklearn.cluster")
+    theirs = cluster.AgglomerativeClustering(
+        n_clusters=None, distance_threshold=threshold, metric="precomputed", linkage="average"
+    ).fit_predict(bleu_distances(texts))
+    sizes = np.bincount(theirs)[theirs] / len(texts)
+    assert sorted(cluster_shares(texts, threshold)) == pytest.approx(sorted(sizes))
+
+
+@settings(deadline=None)
+@given(st.lists(WORDS.map(" ".join), min_size=1, max_size=8), st.randoms())
+def test_distances_are_symmetric_and_blind_to_order(texts: list[str], rng: object) -> None:
+    distances = bleu_distances(texts)
+    assert np.array_equal(distances, distances.T)
+    assert (distances >= 0).all() and (distances <= 1).all() and not distances.diagonal().any()
+    order = list(range(len(texts)))
+    rng.shuffle(order)  # type: ignore[attr-defined]
+    shuffled = bleu_distances([texts[i] for i in order])
+    assert shuffled == pytest.approx(distances[np.ix_(order, order)])
+
+
+@settings(deadline=None)
+@given(st.lists(st.builds(proposal, WORDS.map(" ".join)), max_size=10))
+def test_penalties_stay_within_their_caps(batch: list[Proposal]) -> None:
+    assert all(-1e-9 <= p <= PROPOSER.diversity_cap for p in diversity_penalties(batch, PROPOSER))
+    assert all(0 <= p <= PROPOSER.type_penalty for p in type_penalties(batch, PROPOSER))
+
+
+# --- coder ------------------------------------------------------------------------------------
+
+
+def test_the_coders_reward_worked_out_by_hand() -> None:
+    fine, none, other = (
+        DrawingOutcome(svg="<svg/>"),
+        DrawingOutcome(failure="no_code"),
+        DrawingOutcome(failure="not_svg"),
+    )
+    terms = coder_terms(
+        [fine, fine, fine, none, other, fine],
+        [rendered(), rendered("invalid"), None, None, None, rendered()],
+        [facts(0.75, 0.6), None, None, None, None, None],
+        CODER,
+    )
+    # 1 + .75 + .4; -.1; -.1; -.1 - .05 - .5, at the floor; -.1 - .5, at the floor; unanswered
+    assert rewards_of(terms) == pytest.approx([2.15, -0.1, -0.1, -0.5, -0.5, 1.0])
+
+
+def test_the_other_difficulty_pays_for_any_answer() -> None:
+    any_answer = CoderConfig(difficulty="any")
+    drawn, picture = [DrawingOutcome(svg="<svg/>")], [rendered()]
+    for fact, reward in ((facts(0.5, 1.0), 2.5), (facts(0.5, 0.0, silver=None), 1.5)):
+        terms = coder_terms(drawn, list(picture), [fact], any_answer)
+        assert rewards_of(terms) == pytest.approx([reward])
+
+
+@given(st.sampled_from(["", "no_code", "not_svg"]), st.booleans(), shares, shares)
+def test_a_coders_reward_is_bounded_and_pays_for_rendering(
+    failure: str, drawn: bool, s: float, c: float
+) -> None:
+    outcome = DrawingOutcome(svg=None if failure else "<svg/>", failure=failure)
+    shown = drawn and not failure
+    (reward,) = rewards_of(
+        coder_terms(
+            [outcome],
+            [rendered() if shown else None],
+            [facts(s, c) if shown else None],
+            CODER,
+        )
+    )
+    assert (1.0 <= reward <= 2.5) if shown else (-0.5 <= reward < 0)
+
+
+# --- solver -----------------------------------------------------------------------------------
+
+
+def test_the_solvers_reward_worked_out_by_hand() -> None:
+    outcomes = [
+        AnswerOutcome(answer="12", format_ok=True),
+        AnswerOutcome(answer="12.0", format_ok=False),
+        AnswerOutcome(answer="13", format_ok=True),
+        AnswerOutcome(answer="14", format_ok=False),
+        AnswerOutcome(),
+    ]
+    hard = Answered(
+        drawing="g1.s0.d0", question="hard", generation=generation("solver"), outcomes=outcomes
+    )
+    assert rewards_of(solver_terms(hard, SOLVER)) == pytest.approx([1.0, 0.9, 0.1, 0.0, 0.0])
+
+
+def test_when_nobody_answers_nobody_is_paid() -> None:
+    assert rewards_of(solver_terms(answered("hard", None, None), SOLVER)) == [0.0, 0.0]
+
+
+# --- filters ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("drawn", "reason"),
+    [(0, "render_rate"), (1, None), (2, None), (3, None), (4, "render_rate")],
+)
+def test_a_coder_group_is_kept_when_some_but_not_all_drawings_render(
+    drawn: int, reason: str | None
+) -> None:
+    renders = [rendered()] * drawn + [rendered("invalid"), None, None, None][: 4 - drawn]
+    rejection = check(coder_bounds(FILTERS), {"render_rate": render_rate(renders)})
+    assert (rejection.reason if rejection else None) == reason
+
+
+@pytest.mark.parametrize(
+    ("easy", "hard", "kept"),
+    [
+        (0.5, 0.25, True),
+        (1.0, 0.75, True),
+        (0.49, 0.5, False),
+        (1.0, 0.24, False),
+        (1.0, 0.76, False),
+    ],
+)
+def test_a_solver_group_is_kept_when_the_picture_reads_and_the_question_is_open(
+    easy: float, hard: float, kept: bool
+) -> None:
+    rejection = check(solver_bounds(FILTERS), facts(easy, hard).as_dict())
+    assert (rejection is None) == kept
+    assert rejection is None or (
+        rejection.reason == "consistency" and "outside" in rejection.detail
+    )
+
+
+def test_a_fact_that_is_missing_is_said_to_be() -> None:
+    rejection = check(coder_bounds(FILTERS), {})
+    assert rejection is not None and rejection.reason == "incomplete"
+
+
+def test_rewards_without_spread_are_rejected() -> None:
+    for rewards in ([0.5, 0.5], [0.1 + 0.2, 0.3], [1.0], []):
+        rejection = zero_variance(rewards)
+        assert rejection is not None and rejection.reason == "zero_variance"
+    assert zero_variance([0.0, 0.1]) is None
+
+
+# --- advantages -------------------------------------------------------------------------------
+
+
+def test_advantages_worked_out_by_hand() -> None:
+    # mean 2, deviation with n - 1: sqrt((1 + 1) / 2) = 1
+    assert group_advantages([1.0, 2.0, 3.0]) == pytest.approx([-1 / 1.0001, 0, 1 / 1.0001])
+    assert group_advantages([1.0, 2.0, 3.0], "none") == pytest.approx([-1, 0, 1])
+    assert group_advantages([5.0]).tolist() == [0.0]
+    assert group_advantages([]).tolist() == []
+
+
+def test_advantages_are_those_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    rewards = torch.tensor([0.3, -1.0, 0.7, 0.7], dtype=torch.float64)
+    theirs = (rewards - rewards.mean()) / (rewards.std() + 1e-4)
+    assert group_advantages(rewards.tolist()) == pytest.approx(theirs.tolist())
+
+
+@given(st.lists(st.floats(-2, 3), min_size=2, max_size=12), st.floats(-5, 5))
+def test_advantages_sum_to_nothing_and_ignore_a_shift(rewards: list[float], shift: float) -> None:
+    advantages = group_advantages(rewards)
+    assert advantages.dtype == np.float64
+    assert advantages.sum() == pytest.approx(0, abs=1e-6)
+    assert group_advantages([r + shift for r in rewards]) == pytest.approx(advantages, abs=1e-6)
+    assert (np.diff(advantages[np.argsort(rewards)]) >= -1e-12).all()
