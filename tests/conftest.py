@@ -1,0 +1,13 @@
+"""Fixtures of more than one file. Heavy imports stand inside, for the tests that need none."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Qwen3-VL with random weights, as a model folder."""
+    import tiny_model
+
+    return tiny_model.save(tmp_path_factory.mktemp("tiny_model"))
