@@ -9,13 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from mmzero_async.ops import dataset as datasets
-from mmzero_async.ops import summary, tail, trace
-from mmzero_async.ops.evaluate import evaluate
-from mmzero_async.ops.processes import ProcessKeepsDying
-from mmzero_async.ops.supervisor import supervise
-from mmzero_async.schemas.events import ROLES
-from mmzero_async.schemas.record import RecordDamaged
 from rich.console import Console
 
 from mmzero_async import config as configuration
@@ -24,8 +17,16 @@ from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineError
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader, LogStats
+from mmzero_async.ops import dataset as datasets
+from mmzero_async.ops import summary, tail, trace
+from mmzero_async.ops.evaluate import evaluate
+from mmzero_async.ops.processes import ProcessKeepsDying
+from mmzero_async.ops.supervisor import supervise
+from mmzero_async.ports import PortTaken
 from mmzero_async.projections.audit import Audit
 from mmzero_async.projections.report import Report
+from mmzero_async.schemas.events import ROLES
+from mmzero_async.schemas.record import RecordDamaged
 from mmzero_async.transport.errors import TransportError
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ ERRORS = (
     LogError,
     TransportError,
     EngineError,
+    PortTaken,
     ProcessKeepsDying,
     RecordDamaged,
     FileNotFoundError,

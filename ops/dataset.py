@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from mmzero_async.schemas.events import Answered, Proposal, Proposed, Question, Rendered
-from mmzero_async.schemas.ids import indices, parent, root
 
 from mmzero_async.log.reader import LogReader
 from mmzero_async.roles.facts import picture_facts
+from mmzero_async.schemas.events import Answered, Proposal, Proposed, Question, Rendered
+from mmzero_async.schemas.ids import indices, parent, root
 
 SCHEMA = pa.schema(
     [

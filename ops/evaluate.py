@@ -6,12 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from mmzero_async.rendering.pool import Picture, RenderPool
-from mmzero_async.schemas.events import Evaluated, Sampling
-
 from mmzero_async.config import Config
 from mmzero_async.engines.client import VllmClient
+from mmzero_async.rendering.pool import Picture, RenderPool
 from mmzero_async.roles import prompts, solver
+from mmzero_async.schemas.events import Evaluated, Sampling
 from mmzero_async.seedling.heldout import HARD_KINDS, HeldoutScene, heldout
 from mmzero_async.seedling.scenes import Asked
 

@@ -17,10 +17,11 @@ RESTART_PAUSE = 1.0  # seconds before a dead process is started again
 GIVE_UP_AFTER = 5  # quick deaths in a row
 QUICK = 10.0  # a process that lived less long died quickly
 _PR_SET_PDEATHSIG = 1
+_HOPELESS = os.EX_CONFIG  # exit status of a process that another start would not help
 
 
 class ProcessKeepsDying(RuntimeError):
-    """A process that dies again and again right after its start."""
+    """A process that dies again and again right after its start, or says that it always would."""
 
 
 @dataclass(slots=True)
@@ -54,6 +55,8 @@ class Child:
             status = await self.process.wait()
             if self._stopping or status == 0:
                 return
+            if status == _HOPELESS:
+                raise ProcessKeepsDying(self.last_words())
             lived = asyncio.get_running_loop().time() - begun
             quick = quick + 1 if lived < QUICK else 0
             self.restarts += 1

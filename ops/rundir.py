@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 
 from mmzero_async.config import Config, ConfigError, from_json
+from mmzero_async.engines.model import check_model
+from mmzero_async.filelock import FileLock, LockHeld
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +22,23 @@ class RunDir:
     path: Path
     config: Config
     base_model: Path
-    fresh: bool  # made just now
+    lock: FileLock  # nobody else drives the run while it is held
 
 
 def open_run(path: Path, config: Config) -> RunDir:
     """Makes the folder, or goes on with it under the configuration that it was made with.
 
-    ConfigError when it was made with another one: a log is not trained on under two.
+    ConfigError when it was made with another one (a log is not trained on under two) or is being
+    driven by another process; ModelUnusable for a base model that cannot be served.
     """
     base = base_model_folder(config)
+    try:
+        lock = FileLock(path / "run.lock")
+    except LockHeld as error:
+        raise ConfigError(
+            f"{path} is being driven by process {error.holder}: look with `mmzero status {path}`, "
+            "stop that process, or name another folder with --run"
+        ) from None
     stored = path / "config.json"
     if stored.exists():
         made_with = from_json(stored.read_text())
@@ -39,11 +49,10 @@ def open_run(path: Path, config: Config) -> RunDir:
             )
         # Addresses and time limits may change from one start to the next.
         stored.write_text(config.to_json())
-        return RunDir(path, config, base, fresh=False)
-    path.mkdir(parents=True, exist_ok=True)
+        return RunDir(path, config, base, lock)
     stored.write_text(config.to_json())
     (path / "base_model").write_text(str(base))
-    return RunDir(path, config, base, fresh=True)
+    return RunDir(path, config, base, lock)
 
 
 def _essence(config: Config) -> str:
@@ -62,16 +71,10 @@ def _essence(config: Config) -> str:
 
 
 def base_model_folder(config: Config) -> Path:
-    """The base model's folder. ConfigError when it is not there."""
+    """The base model's folder, looked at before anything starts. ModelUnusable."""
     if config.run.base_model == "seedling":
-        return Path(str(resources.files("mmzero_async.seedling").joinpath("weights")))
-    folder = Path(config.run.base_model).expanduser().resolve()
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"run.base_model: {folder} is no model folder (it has no config.json). Give the folder "
-            'of a Qwen3-VL-shaped model, or "seedling"'
-        )
-    return folder
+        return check_model(Path(str(resources.files("mmzero_async.seedling").joinpath("weights"))))
+    return check_model(Path(config.run.base_model))
 
 
 def weights_digest(folder: Path) -> str:

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from mmzero_async.schemas.events import ROLES, Evaluated
-
 from mmzero_async.log.reader import LogStats
 from mmzero_async.projections.report import Report, accuracy, wilson
+from mmzero_async.schemas.events import ROLES, Evaluated
 
 
 def figures(report: Report, stats: LogStats) -> dict[str, Any]:

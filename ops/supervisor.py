@@ -17,21 +17,31 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from mmzero_async.ops.evaluate import evaluate
-from mmzero_async.ops.processes import Child, resident_bytes
-from mmzero_async.ops.rundir import RunDir, open_run, weights_digest
-from mmzero_async.schemas.events import ROLES, Measured, RunFinished, RunStarted
 
 from mmzero_async import __version__, telemetry
 from mmzero_async.config import Config
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineUnavailable
-from mmzero_async.engines.server import VllmServer, free_port
+from mmzero_async.engines.server import VllmServer
 from mmzero_async.log.reader import LogReader
+from mmzero_async.ops.evaluate import evaluate
+from mmzero_async.ops.processes import Child, resident_bytes
+from mmzero_async.ops.rundir import RunDir, open_run, weights_digest
+from mmzero_async.ports import free_port
 from mmzero_async.projections.report import Report, accuracy
+from mmzero_async.schemas.events import (
+    ROLES,
+    Event,
+    Measured,
+    RunFinished,
+    RunStarted,
+    kind_of,
+)
 from mmzero_async.transport.client import LogClient
 
 SAMPLE_SECONDS = 5.0
+PATIENCE = 20.0  # seconds that an event of ours may wait for the log server
+GRACE = 1.0
 Say = Callable[[str], None]
 
 
@@ -40,6 +50,7 @@ class Supervisor:
 
     def __init__(self, run: RunDir, say: Say, progress: Callable[[Report, float], None]) -> None:
         self.run_dir, self.config, self.base_model = run.path, run.config, run.base_model
+        self.lock = run.lock
         self.say, self.progress = say, progress
         self.logger: Any = telemetry.configure(run.path, "supervisor", run=run.path.name)
         self.report = Report()
@@ -60,7 +71,9 @@ class Supervisor:
         async with contextlib.AsyncExitStack() as stack:
             watching = await stack.enter_async_context(self._watching())
             self.say("log server")
-            await self._start("log-server", "log_server")
+            # Fixed here, as the engine's is: a restarted server must be found where it was.
+            port = free_port(self.config.log.host, self.config.log.port, key="log.port")
+            await self._start("log-server", "log_server", "--port", str(port))
             log_url = await self._address("log.url")
             engine_url = await stack.enter_async_context(self._engine(watching))
             self.reader = await stack.enter_async_context(self._reading())
@@ -76,6 +89,7 @@ class Supervisor:
                 await self._generate(client)
                 await self._finish(client, engine)
         self._catch_up()
+        self.lock.release()
         return self.report
 
     async def _generate(self, client: LogClient) -> None:
@@ -92,12 +106,15 @@ class Supervisor:
             for i in range(count)
         ]
         self.say("generating and learning; Ctrl-C stops, the same command goes on later")
-        earlier = self.report.figures.get("supervisor", {}).get("running_seconds", 0.0)
-        begun, sampled = time.monotonic(), 0.0
+        earlier = self._running_seconds()
+        begun, sampled, trouble = time.monotonic(), 0.0, ""
         while not self.stopping.is_set():
             running = earlier + time.monotonic() - begun
             self._catch_up()
             self.progress(self.report, running)
+            if client.trouble != trouble:
+                trouble = client.trouble
+                self.say(f"log server: {trouble or 'goes on'}")
             if time.monotonic() - sampled > SAMPLE_SECONDS:
                 sampled = time.monotonic()
                 await self._measure(client, running)
@@ -124,7 +141,7 @@ class Supervisor:
         if self.stopping.is_set():
             return
         await self._measure(client, self._running_seconds())
-        await client.append([RunFinished(reason="limit")])
+        await self._append(client, RunFinished(reason="limit"))
 
     # --- parts ---------------------------------------------------------------------------------
 
@@ -139,9 +156,9 @@ class Supervisor:
                 for child in reversed(self.children):
                     await child.stop()
 
-    async def _start(self, name: str, module: str) -> Child:
+    async def _start(self, name: str, module: str, *options: str) -> Child:
         command = [sys.executable, "-m", f"mmzero_async.workers.{module}"]
-        command += ["--run-dir", str(self.run_dir)]
+        command += ["--run-dir", str(self.run_dir), *options]
         if module != "log_server":
             command += ["--worker", name]
         child = Child(name, command, self.run_dir, self.logger)
@@ -164,7 +181,7 @@ class Supervisor:
             return
         self.say("engine: vLLM starts in half a minute or so")
         # A restarted engine must be found where the workers look for it: the port is fixed here.
-        port = free_port(self.config.engine.host, self.config.engine.port)
+        port = free_port(self.config.engine.host, self.config.engine.port, key="engine.port")
         config = msgspec.structs.replace(self.config.engine, port=port)
         server = VllmServer(self.base_model, config, self.run_dir / "logs" / "engine.log")
         await server.start()
@@ -224,7 +241,7 @@ class Supervisor:
                 seed=self.config.run.seed,
                 code_version=__version__,
             )
-            await client.append([event])
+            await self._append(client, event)
 
     async def _evaluated(self, client: LogClient, engine: VllmClient, moment: str) -> None:
         if not self.config.run.evaluate:
@@ -243,7 +260,7 @@ class Supervisor:
                 moment=moment,
                 mode=mode,
             )
-            await client.append([event])
+            await self._append(client, event)
             for name, hard in (("easy", False), ("hard", True)):
                 correct, asked = accuracy(event, hard=hard)
                 self.say(f"  {name}: {correct / asked:.1%} of {asked}")
@@ -258,7 +275,25 @@ class Supervisor:
             "peak_resident_bytes": float(peak),
             "restarts": float(sum(child.restarts for child in self.children)),
         }
-        await client.append([Measured(source="supervisor", figures=figures)])
+        await self._append(client, Measured(source="supervisor", figures=figures))
+
+    async def _append(self, client: LogClient, event: Event) -> None:
+        """Into the log. A log server that has no room for it must not keep the run from stopping:
+        then the event is given up when somebody asks to stop or after PATIENCE seconds."""
+        append = asyncio.ensure_future(client.append([event]))
+        stop = asyncio.ensure_future(self.stopping.wait())
+        try:
+            await asyncio.wait(
+                {append, stop}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED
+            )
+            await asyncio.wait({append}, timeout=GRACE)
+            if append.done():
+                append.result()
+            else:
+                self.logger.warning("not in the log", event_kind=kind_of(event), why=client.trouble)
+        finally:
+            append.cancel()
+            stop.cancel()
 
     def _running_seconds(self) -> float:
         return self.report.figures.get("supervisor", {}).get("running_seconds", 0.0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from mmzero_async.log.reader import LogReader
 from mmzero_async.schemas.events import (
     Answered,
     AnyEvent,
@@ -15,8 +16,6 @@ from mmzero_async.schemas.events import (
     WorkAbandoned,
 )
 from mmzero_async.schemas.ids import indices
-
-from mmzero_async.log.reader import LogReader
 
 
 def concerns(event: AnyEvent, lineage: str) -> bool:

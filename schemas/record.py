@@ -8,6 +8,7 @@ import struct
 
 import crc32c
 import msgspec
+
 from mmzero_async.schemas.events import (
     SCHEMA_VERSION,
     AnyEvent,

@@ -23,8 +23,6 @@ import pytest_asyncio
 from fake_engine import END, IMAGE_PAD, PADS, VISION_END, VISION_START, FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmzero_async.schemas.events import ROLES, Generation, Sampling, VersionSpan
-from mmzero_async.schemas.packing import unpack_logprobs, unpack_tokens
 
 from mmzero_async import torchvision_shim
 from mmzero_async.config import EngineConfig
@@ -43,6 +41,8 @@ from mmzero_async.engines.model import check_model
 from mmzero_async.engines.publisher import AdapterPublisher, policy_name
 from mmzero_async.engines.server import VllmServer
 from mmzero_async.engines.wire import chat_answer, sampling_fields
+from mmzero_async.schemas.events import ROLES, Generation, Sampling, VersionSpan
+from mmzero_async.schemas.packing import unpack_logprobs, unpack_tokens
 
 HELLO = [{"role": "user", "content": "hello"}]
 PICTURE = "data:image/png;base64,AAAA"

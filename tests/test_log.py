@@ -11,13 +11,13 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
-from mmzero_async.schemas.blobs import blob_digest
-from mmzero_async.schemas.events import RunFinished, UnknownEvent, encode_event
-from mmzero_async.schemas.record import RecordDamaged
 
 from mmzero_async.log.errors import BlobMissing, FencedProducer, ForeignLog, LogLocked, SequenceGap
 from mmzero_async.log.reader import LogReader
 from mmzero_async.log.writer import Ack, LogWriter, Submission
+from mmzero_async.schemas.blobs import blob_digest
+from mmzero_async.schemas.events import RunFinished, UnknownEvent, encode_event
+from mmzero_async.schemas.record import RecordDamaged
 
 BODY = encode_event(RunFinished(reason="steps"))
 

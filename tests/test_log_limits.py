@@ -7,13 +7,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from mmzero_async.schemas.blobs import blob_digest
-from mmzero_async.schemas.events import RunFinished, encode_event
 
 from mmzero_async.log.environment import open_environment
 from mmzero_async.log.errors import BlobMissing, FencedProducer, LogFull
 from mmzero_async.log.reader import LogReader
 from mmzero_async.log.writer import Ack, LogWriter, Submission
+from mmzero_async.schemas.blobs import blob_digest
+from mmzero_async.schemas.events import RunFinished, encode_event
 
 
 def say(sequence: int, *, epoch: int = 1, size: int = 10) -> Submission:

@@ -6,6 +6,12 @@ import msgspec
 from builders import answered, coded, proposed, records, rendered, whole_tree
 from hypothesis import given
 from hypothesis import strategies as st
+
+from mmzero_async.config import Config
+from mmzero_async.projections.audit import Audit
+from mmzero_async.projections.dispatcher import PipelineDispatcher
+from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.projections.report import BusyTime, Report, wilson
 from mmzero_async.schemas.events import (
     GroupRejected,
     PolicyPublished,
@@ -14,12 +20,6 @@ from mmzero_async.schemas.events import (
 )
 from mmzero_async.schemas.ids import indices
 from mmzero_async.schemas.work import STAGES, Work, work_key
-
-from mmzero_async.config import Config
-from mmzero_async.projections.audit import Audit
-from mmzero_async.projections.dispatcher import PipelineDispatcher
-from mmzero_async.projections.pipeline import Pipeline
-from mmzero_async.projections.report import BusyTime, Report, wilson
 
 
 def fed(events):

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 import structlog
 import zmq
+
+from mmzero_async.config import Config, LogConfig, from_json
+from mmzero_async.log.reader import LogReader
+from mmzero_async.log.writer import LogWriter
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     Measured,
@@ -22,10 +26,6 @@ from mmzero_async.schemas.events import (
     WorkerLeft,
 )
 from mmzero_async.schemas.work import Work, completes
-
-from mmzero_async.config import Config, LogConfig, from_json
-from mmzero_async.log.reader import LogReader
-from mmzero_async.log.writer import LogWriter
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import NotReachable, PortInUse, WorkerRefused
 from mmzero_async.transport.server import LogServer
@@ -169,7 +169,7 @@ async def test_work_that_keeps_failing_is_abandoned_with_its_reason(tmp_path):
             assert {good.work.key, again.work.key} >= {poison}
             await client.fail(poison, "boom")
             async with asyncio.timeout(5):
-                while not stored_in(server, WorkAbandoned):
+                while not stored_in(server, WorkAbandoned):  # noqa: ASYNC110 - nothing to await
                     await asyncio.sleep(0.05)
             event = stored_in(server, WorkAbandoned)[0]
             assert (event.work, event.reason, event.attempts) == (poison, "boom", 2)
@@ -183,16 +183,16 @@ def stored_in(server: LogServer, kind: type):
 
 async def test_a_wrong_configuration_a_taken_name_and_nobody_home_are_clear_errors(tmp_path):
     with serving(tmp_path, RenderJobs(0)) as server:
-        with pytest.raises(WorkerRefused, match="other.*digest"):
+        with pytest.raises(WorkerRefused, match=r"other.*digest"):
             async with joining(server, digest="other"):
                 pass
         async with joining(server, "twin") as older, joining(server, "twin") as newer:
             await newer.append([Measured(source="new", figures={})])
-            with pytest.raises(WorkerRefused, match="another process|epoch"):
+            with pytest.raises(WorkerRefused, match=r"another process|epoch"):
                 await older.append([Measured(source="old", figures={})])
         port = int(server.url.rsplit(":", 1)[1])
         other = LogWriter(tmp_path / "other", run="r", map_gib=1)
-        with pytest.raises(PortInUse, match="log.port"):
+        with pytest.raises(PortInUse, match=r"log\.port"):
             LogServer(other, RenderJobs(0), LogConfig(port=port), "d", structlog.get_logger())
         other.close()
     with pytest.raises(NotReachable, match="run up"):

@@ -13,6 +13,10 @@ import structlog
 import zmq
 from hypothesis import given
 from hypothesis import strategies as st
+
+from mmzero_async.config import LogConfig
+from mmzero_async.log.errors import LogFull
+from mmzero_async.log.writer import LogWriter
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     Measured,
@@ -23,10 +27,6 @@ from mmzero_async.schemas.events import (
     kind_of,
 )
 from mmzero_async.schemas.work import Work, completes
-
-from mmzero_async.config import LogConfig
-from mmzero_async.log.errors import LogFull
-from mmzero_async.log.writer import LogWriter
 from mmzero_async.transport import messages as m
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import TransportError, WorkerRefused

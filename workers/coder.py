@@ -4,13 +4,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mmzero_async.schemas.events import Coded
-from mmzero_async.workers.generation import sampling
-from mmzero_async.workers.loop import Job, Result, Setting, main
-
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.roles import coder, prompts
+from mmzero_async.schemas.events import Coded
 from mmzero_async.transport.client import Lease
+from mmzero_async.workers.generation import sampling
+from mmzero_async.workers.loop import Job, Result, Setting, main
 
 
 @asynccontextmanager

@@ -1,8 +1,7 @@
 """From the configuration's sampling section to the parameters of one request."""
 
-from mmzero_async.schemas.events import Sampling
-
 from mmzero_async.config import SamplingConfig
+from mmzero_async.schemas.events import Sampling
 
 
 def sampling(config: SamplingConfig, seed: int) -> Sampling:

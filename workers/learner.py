@@ -13,17 +13,6 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from mmzero_async.schemas.events import (
-    ROLES,
-    Event,
-    GroupRejected,
-    PolicyPublished,
-    Rewarded,
-    Role,
-    StepCommitted,
-)
-from mmzero_async.workers.loop import Setting, setting_from_command_line, until_stopped
-
 from mmzero_async.config import Config
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineError
@@ -38,11 +27,22 @@ from mmzero_async.learner.windows import Candidates, events_from
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader
 from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.schemas.events import (
+    ROLES,
+    Event,
+    GroupRejected,
+    PolicyPublished,
+    Rewarded,
+    Role,
+    StepCommitted,
+)
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import TransportError
+from mmzero_async.workers.loop import Setting, setting_from_command_line, until_stopped
 
 CHECK_ENGINE_SECONDS = 2.0
 REJECTIONS_A_MESSAGE = 256
+DISK_PAUSE = 5.0  # seconds before a checkpoint that found no room is tried again
 
 
 class Learner:
@@ -143,6 +143,12 @@ class Learner:
                     for s in chosen
                 ]
             )
+            return
+        except OSError as error:
+            # The step is in memory alone: back to the last version, and again when there is room.
+            self.logger.error("checkpoint not saved", role=role, step=number, error=str(error))
+            await asyncio.to_thread(self.trainers[role].restore, self.run_dir, self.saved[role])
+            await asyncio.sleep(DISK_PAUSE)
             return
         seconds = time.monotonic() - started
         staleness = [version - 1 - scored.group.version for scored in chosen]

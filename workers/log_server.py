@@ -1,6 +1,7 @@
 """The log server process: the one writer of the log, and the one who hands out what is due.
 
-`python -m mmzero_async.workers.log_server --run-dir runs/demo`
+`python -m mmzero_async.workers.log_server --run-dir runs/demo`. Given a port, it listens there
+again after a restart, so that workers find it.
 """
 
 import argparse
@@ -9,19 +10,25 @@ import signal
 import sys
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from mmzero_async import telemetry
 from mmzero_async.config import from_json
-from mmzero_async.log.errors import LogError
+from mmzero_async.log.errors import ForeignLog, LogError, LogLocked
 from mmzero_async.log.writer import LogWriter
 from mmzero_async.projections.dispatcher import PipelineDispatcher
 from mmzero_async.transport.errors import TransportError
 from mmzero_async.transport.server import LogServer
 
+HOPELESS = os.EX_CONFIG  # exit status: starting it again would end the same way
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run-dir", type=Path, required=True)
-    run_dir: Path = parser.parse_args(argv).run_dir
+    parser.add_argument("--port", type=int, default=None, help="default: log.port")
+    args = parser.parse_args(argv)
+    run_dir: Path = args.run_dir
     config = from_json((run_dir / "config.json").read_text())
     logger = telemetry.configure(run_dir, "log-server", run=run_dir.name)
     try:
@@ -29,9 +36,8 @@ def main(argv: list[str] | None = None) -> int:
             run_dir / "log", run=run_dir.name, map_gib=config.log.map_gib, sync=config.log.sync
         )
         try:
-            server = LogServer(
-                writer, PipelineDispatcher(config), config.log, config.digest(), logger
-            )
+            listen = config.log if args.port is None else replace(config.log, port=args.port)
+            server = LogServer(writer, PipelineDispatcher(config), listen, config.digest(), logger)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: server.stop())
             _publish_url(run_dir, server.url)
@@ -43,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     except (LogError, TransportError, ValueError) as error:
         logger.error("log server failed", error=str(error))
         print(f"log server: {error}", file=sys.stderr)
-        return 1
+        return HOPELESS if isinstance(error, ForeignLog | LogLocked) else 1
     return 0
 
 

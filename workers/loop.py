@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmzero_async.schemas.events import Event, WorkerFailed
-from mmzero_async.schemas.work import Stage
-
 from mmzero_async import telemetry
 from mmzero_async.config import Config, from_json
 from mmzero_async.engines.errors import EngineError, EngineUnavailable, PolicyNotLoaded
+from mmzero_async.schemas.events import Event, WorkerFailed
+from mmzero_async.schemas.work import Stage
 from mmzero_async.transport.client import Lease, LogClient
 from mmzero_async.transport.errors import TransportError
 

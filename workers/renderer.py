@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 from mmzero_async.rendering.pool import Picture, RenderPool
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import Rendered
-from mmzero_async.workers.loop import Job, Result, Setting, main
-
 from mmzero_async.transport.client import Lease
+from mmzero_async.workers.loop import Job, Result, Setting, main
 
 
 @asynccontextmanager

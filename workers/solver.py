@@ -5,13 +5,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mmzero_async.schemas.events import Answered
-from mmzero_async.workers.generation import sampling
-from mmzero_async.workers.loop import Job, Result, Setting, main
-
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.roles import prompts, solver
+from mmzero_async.schemas.events import Answered
 from mmzero_async.transport.client import Lease
+from mmzero_async.workers.generation import sampling
+from mmzero_async.workers.loop import Job, Result, Setting, main
 
 
 @asynccontextmanager

@@ -8,7 +8,6 @@ adapter lies there. Here each adapter's tokens are multiplied together and the o
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform

@@ -7,7 +7,6 @@ says why in vLLM's own last words, and nothing of it is left after `stop` or aft
 import asyncio
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +19,7 @@ from mmzero_async.engines import guard
 from mmzero_async.engines.errors import EngineError, EngineUnavailable
 from mmzero_async.engines.launch import Distribution, Launch, installed, launch
 from mmzero_async.engines.model import check_model
+from mmzero_async.ports import PortTaken, free_port
 
 _LOG_LINES = 15
 
@@ -69,7 +69,10 @@ class VllmServer:
         model = await asyncio.to_thread(check_model, self._model)
         self._distribution = installed()
         host = self._config.host
-        port = free_port(host, self._config.port)
+        try:
+            port = free_port(host, self._config.port, key="engine.port")
+        except PortTaken as error:
+            raise EngineUnavailable(f"{error}, or set engine.url to it") from error
         self.launched = launch(
             model, self._config, host=host, port=port, distribution=self._distribution
         )
@@ -161,23 +164,6 @@ class VllmServer:
         trace: TracebackType | None,
     ) -> None:
         await self.stop()
-
-
-def free_port(host: str, port: int) -> int:
-    """The port itself if nobody listens there, or any free one for 0.
-
-    Raises EngineUnavailable, naming engine.port, when it is taken or may not be used.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise EngineUnavailable(
-                f"cannot listen at {host}:{port} ({error.strerror}). Set engine.port to another "
-                "port (0: any free one), or engine.url to the engine that runs there"
-            ) from error
-        return int(probe.getsockname()[1])
 
 
 async def _answers(url: str) -> None:

@@ -222,7 +222,7 @@ def _pictures(digests: list[str], blobs: Blobs, spec: InputSpec) -> tuple[Tensor
 
 def _decode(digest: str, png: bytes) -> Image.Image:
     try:
-        picture = Image.open(io.BytesIO(png))
+        picture: Image.Image = Image.open(io.BytesIO(png))
         picture.load()
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise WindowError(f"blob {digest} is no readable picture: {error}") from error

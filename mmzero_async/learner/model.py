@@ -228,18 +228,25 @@ def token_logprobs(
     """
 
     def chunk(h: Tensor, target: Tensor, temperature: Tensor) -> Tensor:
-        logits = head(h).float() / temperature[:, None]
+        logits: Tensor = head(h).float() / temperature[:, None]
         chosen = logits.gather(-1, target[:, None]).squeeze(-1)
         return chosen - logits.logsumexp(-1)
 
     vocabulary = int(getattr(head, "out_features", 1))
     size = max(1, LOGITS_A_CHUNK // vocabulary)
-    parts = list(
-        zip(hidden.split(size), targets.split(size), temperatures.split(size), strict=True)
-    )
-    if len(parts) <= 1:
+    if len(hidden) <= size:
         return chunk(hidden, targets, temperatures)
-    return torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in parts])
+    parts = [
+        checkpoint(
+            chunk,
+            hidden[start : start + size],
+            targets[start : start + size],
+            temperatures[start : start + size],
+            use_reentrant=False,
+        )
+        for start in range(0, len(hidden), size)
+    ]
+    return torch.cat(parts)
 
 
 def _seed(seed: int, role: Role) -> int:

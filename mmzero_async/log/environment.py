@@ -4,8 +4,6 @@ Databases: `events` (offset -> record), `sequences` (producer, epoch, sequence -
 `producers` (producer -> epoch, next sequence), `blobs` (digest -> bytes), `meta`.
 """
 
-import fcntl
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import lmdb
 
+from mmzero_async.filelock import FileLock, LockHeld
 from mmzero_async.log.errors import ForeignLog, LogError, LogLocked
 
 MAGIC = b"mmzero-async event log"
@@ -110,25 +109,12 @@ def _check_meta(txn: Any, meta: Any, path: Path, run: str | None, *, write: bool
     return stored
 
 
-class WriterLock:
-    """One writer a log: an advisory lock on a file beside it, gone when its process is gone."""
-
-    def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        self._file = (path / "writer.lock").open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
-            self._file.close()
-            raise LogLocked(
-                f"the log at {path} is being written by process {holder}: stop that one, or choose "
-                "another run folder"
-            ) from None
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
-
-    def release(self) -> None:
-        self._file.close()
+def lock_for_writing(path: Path) -> FileLock:
+    """One writer a log. LogLocked while another process holds it."""
+    try:
+        return FileLock(path / "writer.lock")
+    except LockHeld as error:
+        raise LogLocked(
+            f"the log at {path} is being written by process {error.holder}: stop that one, or "
+            "choose another run folder"
+        ) from None

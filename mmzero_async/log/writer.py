@@ -18,7 +18,7 @@ from mmzero_async.log.environment import (
     DROPPED,
     OFFSET,
     PRODUCER,
-    WriterLock,
+    lock_for_writing,
     open_environment,
     sequence_key,
 )
@@ -67,7 +67,7 @@ class LogWriter:
         sync: str = "full",
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._lock = WriterLock(path)
+        self._lock = lock_for_writing(path)
         try:
             self._env = open_environment(path, write=True, run=run, map_gib=map_gib, sync=sync)
         except LogError:

@@ -1,5 +1,7 @@
 """The seedling's architecture: transformers' Qwen3-VL, scaled down to a few million parameters."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -64,9 +66,9 @@ class LinearPatches(nn.Module):
     The weights stay the convolution's own. On a CPU its backward pass is some ten times faster.
     """
 
-    def __init__(self, embedding: nn.Module) -> None:
+    def __init__(self, embedding: Any) -> None:
         super().__init__()
-        self.proj = embedding.proj
+        self.proj: nn.Conv3d = embedding.proj
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """[patches, channels * time * height * width] -> [patches, hidden]"""

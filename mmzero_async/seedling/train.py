@@ -1,9 +1,9 @@
-"""Grows the seedling: `python -m mmzero_async.seedling.train --out DIR --minutes 30`.
+"""Grows the seedling: `python -m mmzero_async.seedling.train --out DIR --steps 3600`.
 
 One process makes lessons, one learns from them. Hard questions come late and seldom, so that the
 seedling reads pictures well and reasons over them badly enough to have room to grow. Everything
-random follows from --seed; how many steps fit into the minutes does not, so give --steps to repeat
-a result.
+random follows from --seed: the same steps, seed and threads on the same machine give the same
+weights.
 """
 
 import argparse
@@ -28,26 +28,25 @@ SOLVERS, WRITERS = 64, 16  # lessons a step
 HARD_FROM, HARD_SHARE = 0.4, 0.1  # hard questions: share of the training at which they begin
 
 
-def teach(queue: Any, folder: str, seed: int, hard: Any, stop: Any) -> None:  # a process of its own
+def teach(queue: Any, folder: str, seed: int, steps: int) -> None:
+    """Makes the lessons of every step, in a process of its own."""
     torch.set_num_threads(1)
     encoder = Encoder(AutoTokenizer.from_pretrained(folder), IMAGE_SIZE)
     rng = random.Random(seed)
-    while not stop.is_set():
-        queue.put(lesson_batches(encoder, rng, hard.value, SOLVERS, WRITERS))
+    for step in range(steps):
+        hard = HARD_SHARE if step >= HARD_FROM * steps else 0.0
+        queue.put(lesson_batches(encoder, rng, hard, SOLVERS, WRITERS))
 
 
-def batches(folder: Path, seed: int, hard: Any) -> Iterator[tuple[Batch, Batch]]:
+def batches(folder: Path, seed: int, steps: int) -> Iterator[tuple[Batch, Batch]]:
     context = multiprocessing.get_context("spawn")
-    queue, stop = context.Queue(maxsize=8), context.Event()
-    teacher = context.Process(
-        target=teach, args=(queue, str(folder), seed, hard, stop), daemon=True
-    )
+    queue = context.Queue(maxsize=8)
+    teacher = context.Process(target=teach, args=(queue, str(folder), seed, steps), daemon=True)
     teacher.start()
     try:
-        while True:
+        for _ in range(steps):
             yield queue.get()
     finally:
-        stop.set()
         teacher.terminate()
 
 
@@ -72,8 +71,7 @@ def loss_of(model: Any, batch: Batch) -> torch.Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")
-    parser.add_argument("--minutes", type=float, default=40.0)
-    parser.add_argument("--steps", type=int, default=0, help="fixed number of steps instead")
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--lr", type=float, default=1.5e-3)
@@ -91,20 +89,15 @@ def main() -> None:
         model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98)
     )
 
-    hard = multiprocessing.get_context("spawn").Value("d", 0.0)
-    started, step, progress = time.monotonic(), 0, 0.0
+    started, step = time.monotonic(), 0
     means = [0.0, 0.0]
-    for looking, writing in batches(args.out, args.seed, hard):
-        minutes = (time.monotonic() - started) / 60
-        progress = step / args.steps if args.steps else minutes / args.minutes
-        if progress >= 1.0:
-            break
-        hard.value = HARD_SHARE if progress >= HARD_FROM else 0.0
+    for looking, writing in batches(args.out, args.seed, args.steps):
+        progress = step / args.steps
         lr = args.lr * min(1.0, step / 200) * (0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
         for group in optimizer.param_groups:
             group["lr"] = lr
         seen, written = loss_of(model, looking), loss_of(model, writing)
-        (seen + written).backward()
+        torch.autograd.backward(seen + written)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -113,9 +106,10 @@ def main() -> None:
         for i, value in enumerate((seen, written)):
             means[i] = keep * means[i] + (1 - keep) * value.item()
         if step % 50 == 0:
+            took = (time.monotonic() - started) / 60
             print(
-                f"step {step} {progress:6.1%} solver loss {means[0]:.4f} writers {means[1]:.4f} "
-                f"lr {lr:.2e} {step / (time.monotonic() - started):.2f} steps/s",
+                f"step {step} of {args.steps}, solver loss {means[0]:.4f}, writers {means[1]:.4f}, "
+                f"{took:.1f} min, about {took / step * (args.steps - step):.0f} more",
                 flush=True,
             )
         if step % 100 == 0:
@@ -130,6 +124,7 @@ def save(model: Any, folder: Path, args: argparse.Namespace, step: int, means: l
     model.save_pretrained(folder, state_dict=state)
     recipe = {
         "seed": args.seed,
+        "threads": args.threads,
         "steps": step,
         "lr": args.lr,
         "image_size": IMAGE_SIZE,

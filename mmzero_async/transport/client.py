@@ -66,6 +66,7 @@ class LogClient:
         self._joined = False  # the server has welcomed our latest Hello
         self._welcomed = asyncio.Event()
         self._failure: TransportError | None = None
+        self.trouble = ""  # why the log server cannot take what it was sent; it is sent again
         self._sequence = 0
         self._pending: dict[int, _Pending] = {}
         self._room = asyncio.Condition()
@@ -214,11 +215,13 @@ class LogClient:
             case m.Welcome():
                 await self._on_welcome(message)
             case m.Appended():
+                self.trouble = ""
                 pending = self._pending.pop(message.sequence, None)
                 if pending is not None and not pending.acknowledged.done():
                     pending.acknowledged.set_result(message.offsets)
                 await self._make_room()
             case m.AppendRefused() if message.again:
+                self.trouble = message.reason
                 if self._resend is None or self._resend.done():
                     self._resend = asyncio.create_task(self._send_again_soon())
             case m.AppendRefused():
