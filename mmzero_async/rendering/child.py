@@ -1,14 +1,13 @@
 """The renderer's child: SVG in, PNG out, over pipes, under limits. It may die; nobody else does.
 
 resvg holds the GIL, panics, aborts and hangs on some inputs, so it runs in a process of its own
-that is warm between renders and is replaced when it is lost. Frames are length-prefixed msgpack.
-Everything that reads hostile text, the pre-flight too, happens here.
+that is warm between renders and is replaced when it is lost. Everything that reads hostile text,
+the pre-flight too, happens here. Imports little: it is started again after every loss.
 """
 
 import io
 import os
 import signal
-import struct
 import threading
 import time
 from pathlib import Path
@@ -18,55 +17,20 @@ import msgspec
 import resvg_py
 from PIL import Image, PngImagePlugin
 
-from mmzero_async.rendering.guard import confine
+from mmzero_async.rendering.frames import (
+    Options,
+    Ready,
+    Reply,
+    Request,
+    read_frame,
+    write_frame,
+)
+from mmzero_async.rendering.guard import confine, die_with_parent
 from mmzero_async.rendering.mending import fitted
 from mmzero_async.rendering.outcomes import RenderFailure
 from mmzero_async.rendering.preflight import preflight
 
-LENGTH = struct.Struct("<I")
 STACK_BYTES = 64 << 20  # deep nesting overflows the usual 8 MiB and would end the process
-
-
-class Options(msgspec.Struct, frozen=True):
-    """What a child is started with; its first frame."""
-
-    size: int  # pixels, square
-    memory_mib: int
-    cpu_seconds: float  # a render
-    max_svg_bytes: int
-    fonts: list[str]
-    font_folder: str
-
-
-class Ready(msgspec.Struct, frozen=True):
-    """The child's first frame: what confines it, and the engine inside resvg-py."""
-
-    isolation: list[str]
-    engine: str
-
-
-class Request(msgspec.Struct, frozen=True):
-    svg: str
-
-
-class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
-    png: bytes = b""
-    ink: float = 0.0
-    mended: tuple[str, ...] = ()
-    failure: str = ""
-    detail: str = ""
-    seconds: float = 0.0
-
-
-def read_frame(pipe: BinaryIO) -> bytes | None:
-    header = pipe.read(LENGTH.size)
-    return pipe.read(LENGTH.unpack(header)[0]) if len(header) == LENGTH.size else None
-
-
-def write_frame(pipe: BinaryIO, message: msgspec.Struct) -> None:
-    data = msgspec.msgpack.encode(message)
-    pipe.write(LENGTH.pack(len(data)) + data)
-    pipe.flush()
 
 
 def answer(svg: str, options: Options) -> Reply:
@@ -80,7 +44,7 @@ def answer(svg: str, options: Options) -> Reply:
     except MemoryError:
         reply = Reply(failure="memory", detail="no memory left in Python")
     except ValueError as error:
-        reply = Reply(failure="invalid", detail=str(error)[:300])
+        reply = Reply(failure="invalid", detail=f"the engine says: {error}"[:300])
     except BaseException as error:  # a Rust panic is no Exception
         reply = Reply(failure="crashed", detail=f"{type(error).__name__}: {error}"[:300])
     finally:
@@ -114,9 +78,9 @@ def _render(svg: str, options: Options) -> Reply:
 
 
 def squared(png: bytes, size: int) -> tuple[bytes, float]:
-    """A PNG of size x size and its ink: the share of pixels not of the most common colour.
+    """A PNG of size x size and its ink: the share of pixels not of the commonest colour.
 
-    The engine draws to size where the root says its own; what it left smaller is padded white.
+    What the engine left smaller, because it keeps the aspect, is padded white on both sides.
     """
     with PngImagePlugin.PngImageFile(io.BytesIO(png)) as image:
         picture = image.convert("RGB")
@@ -132,7 +96,8 @@ def squared(png: bytes, size: int) -> tuple[bytes, float]:
     return png, 1.0 - most / (size * size)
 
 
-def serve(pipe_in: BinaryIO, pipe_out: BinaryIO, options: Options) -> None:
+def serve(pipe_in: BinaryIO, pipe_out: BinaryIO, options: Options, ready: Ready) -> None:
+    write_frame(pipe_out, ready)
     decoder = msgspec.msgpack.Decoder(Request)
     while (frame := read_frame(pipe_in)) is not None:
         write_frame(pipe_out, answer(decoder.decode(frame).svg, options))
@@ -140,6 +105,10 @@ def serve(pipe_in: BinaryIO, pipe_out: BinaryIO, options: Options) -> None:
 
 def main() -> None:
     """Serves requests until its input ends."""
+    die_with_parent()
+    # Ctrl-C and a stop of the whole group are for the parent, which may still want its pictures.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     # The reply pipe moves away from descriptor 1, so that nobody's print can garble it.
     pipe_in, pipe_out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -149,9 +118,9 @@ def main() -> None:
     options = msgspec.msgpack.decode(first, type=Options)
     Image.init()  # its plug-ins are imported now: no file can be opened after `confine`
     isolation = ["process", *confine(options.memory_mib, Path(options.font_folder))]
-    write_frame(pipe_out, Ready(isolation, f"resvg {resvg_py.__resvg_version__}"))
+    ready = Ready(isolation, f"resvg {resvg_py.__resvg_version__}")
     threading.stack_size(STACK_BYTES)
-    worker = threading.Thread(target=serve, args=(pipe_in, pipe_out, options))
+    worker = threading.Thread(target=serve, args=(pipe_in, pipe_out, options, ready))
     worker.start()
     worker.join()
 

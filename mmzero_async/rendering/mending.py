@@ -1,122 +1,147 @@
-"""Lossless mends: slips of the pen that change nothing of what was meant, each with its name.
+"""Lossless mends: what surrounds the drawing, missing namespaces, HTML's entities; each named.
 
-Pure text to text. Whatever would need a guess is left alone and fails as not well-formed.
+Pure text to text, linear in its length. Whatever would need a guess at what was meant (a bare
+ampersand, an unclosed tag) is left alone and fails as not well-formed.
+
+Names: "fence" (Markdown), "prose" (other words around), "doctype", "xmlns", "xlink", "entity".
 """
 
 import re
-from collections.abc import Callable
-from html.entities import name2codepoint
+from html.entities import html5
+from itertools import pairwise
 
 XMLNS = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
-ROOT = re.compile(r"<(?:[\w-]+:)?svg(?=[\s/>])")
-_DOCTYPE = re.compile(r"<!DOCTYPE", re.IGNORECASE)
-_ATTRIBUTES = r"""(?:\s+[^\s=<>"'/]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*"""
-_ROOT_TAG = re.compile(rf"<(?:[\w-]+:)?svg({_ATTRIBUTES})(/?)>")
+_ROOT = re.compile(r"<(?:[\w-]+:)?svg(?=[\s/>])")
+_CLOSED = re.compile(r"</(?:[\w-]+:)?svg\s*>")
+_DOCTYPE = re.compile(r"<!DOCTYPE[^<>\[]*>", re.IGNORECASE)
+_DECLARES = re.compile(r"<!DOCTYPE[^<>]*\[|<!(?:ENTITY|ELEMENT|ATTLIST|NOTATION)", re.IGNORECASE)
+_PROLOG = re.compile(r"<\?[^<>]*\?>")
+_FENCE = re.compile(r"```[ \t]*[\w+-]*|~~~[ \t]*[\w+-]*")
+_ATTRIBUTES = r"""((?:\s+[^\s=<>"'/]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*)"""
+_ROOT_TAG = re.compile(rf"<((?:[\w-]+:)?svg){_ATTRIBUTES}(/?)>")
 _ATTRIBUTE = re.compile(r"""\s+([^\s=<>"'/]+)\s*=\s*("[^"]*"|'[^']*')""")
+_XLINK_USED = re.compile(r"\sxlink:[a-z]+\s*=")
+_XLINK_BOUND = re.compile(r"\sxmlns:xlink\s*=")
 _ENTITY = re.compile(r"&([A-Za-z][A-Za-z0-9]{1,31});")
-_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d{1,7}|#x[0-9a-fA-F]{1,6});)")
-_LESS_THAN = re.compile(r"<(?=[\s\d=<])")
-_COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
-_LENGTH = re.compile(r"\s*(\d{1,7}(?:\.\d{1,9})?)\s*(px|pt|pc|mm|cm|in)?\s*")
+_XML_ENTITIES = frozenset({"amp", "lt", "gt", "quot", "apos"})
+_LENGTH = re.compile(r"\s*\+?(\d{1,7}(?:\.\d{0,9})?|\.\d{1,9})\s*(px|pt|pc|mm|cm|in)?\s*")
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _PIXELS = {"px": 1.0, "pt": 96 / 72, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}
 
 
-def extract(text: str) -> tuple[str, list[str]] | None:
-    """From `<svg` to the last `</svg>`, with the mends that this took; None if there is none.
-
-    An internal DTD subset is not dropped here: preflight looks for it in the text before.
-    """
-    root = ROOT.search(text)
-    if root is None:
+def unwrapped(text: str) -> tuple[str, tuple[str, ...]] | None:
+    """From the root's `<svg` to the last `</svg>`, with the mends that took; None without one."""
+    start = _root(text)
+    if start is None:
         return None
-    before = text[: root.start()]
-    tail = max(text.rfind("</svg>"), text.rfind(":svg>"))
-    closed = text.find(">", tail) + 1 if tail > root.start() else len(text)
+    stop = max((tag.end() for tag in _CLOSED.finditer(text, start)), default=len(text))
+    around = _without_comments(text[:start]) + "\n" + _without_comments(text[stop:])
     mended = []
-    if _DOCTYPE.search(before):
-        mended.append("doctype")
-    if "```" in before or "```" in text[closed:]:
-        mended.append("fence")
-    return text[root.start() : closed].rstrip(), mended
+    for name, pattern in (("doctype", _DOCTYPE), ("", _PROLOG), ("fence", _FENCE)):
+        around, count = pattern.subn(" ", around)
+        if name and count:
+            mended.append(name)
+    if around.strip("\ufeff \t\r\n"):
+        mended.append("prose")
+    return text[start:stop].rstrip(), tuple(mended)
 
 
-def has_internal_subset(text: str) -> bool:
+def declares(text: str) -> bool:
     """Whether what stands before the root declares anything: entities are how XML bombs work."""
-    root = ROOT.search(text)
-    before = text[: root.start()] if root else text
-    doctype = _DOCTYPE.search(before)
-    return (doctype is not None and "[" in before[doctype.end() :]) or "<!ENTITY" in before
+    return _DECLARES.search(text, 0, _root(text) or len(text)) is not None
 
 
-def name_spaces(svg: str) -> tuple[str, list[str]]:
+def with_name_spaces(svg: str) -> tuple[str, tuple[str, ...]]:
     """Adds xmlns and xmlns:xlink to a root that lacks them; without, text vanishes silently."""
-    head = svg.partition(">")[0]
-    mended, added = [], ""
-    if svg.startswith("<svg") and not re.search(r"\sxmlns\s*=", head):
-        mended.append("xmlns")
-        added += f' xmlns="{XMLNS}"'
-    if "xlink:" in svg and not re.search(r"\sxmlns:xlink\s*=", svg):
-        mended.append("xlink")
-        added += f' xmlns:xlink="{XLINK}"'
-    if not mended:
-        return svg, mended
-    stop = svg.index("svg") + len("svg")
-    return svg[:stop] + added + svg[stop:], mended
+    tag = _ROOT_TAG.match(svg)
+    if tag is None:
+        return svg, ()
+    bound = {name for name, _ in _ATTRIBUTE.findall(tag[2])}
+    added = {}
+    if tag[1] == "svg" and "xmlns" not in bound:
+        added["xmlns"] = f' xmlns="{XMLNS}"'
+    if _XLINK_USED.search(svg) and not _XLINK_BOUND.search(svg):
+        added["xlink"] = f' xmlns:xlink="{XLINK}"'
+    return svg[: tag.end(1)] + "".join(added.values()) + svg[tag.end(1) :], tuple(added)
 
 
-def mend_markup(svg: str) -> tuple[str, list[str]]:
-    """Named HTML entities, bare & and <, and comments with `--` in them; for what did not parse.
+def without_entities(svg: str) -> tuple[str, tuple[str, ...]]:
+    """HTML's named entities as numbers; for what did not parse.
 
-    Nothing is touched where a CDATA section makes these characters legal.
+    Nothing is touched where a CDATA section makes them mere letters.
     """
     if "<![CDATA[" in svg:
-        return svg, []
-    mended = []
-    for name, mend in _MENDS.items():
-        changed = mend(svg)
-        if changed != svg:
-            svg = changed
-            mended.append(name)
-    return svg, mended
-
-
-def _numeric(entity: re.Match[str]) -> str:
-    name = entity[1]
-    if name in ("amp", "lt", "gt", "quot", "apos") or name not in name2codepoint:
-        return entity[0]
-    return f"&#{name2codepoint[name]};"
-
-
-_MENDS: dict[str, Callable[[str], str]] = {  # in this order
-    "comment": lambda svg: _COMMENT.sub(lambda m: "" if "--" in m[1] else m[0], svg),
-    "entity": lambda svg: _ENTITY.sub(_numeric, svg),
-    "ampersand": lambda svg: _AMPERSAND.sub("&amp;", svg),
-    "less_than": lambda svg: _LESS_THAN.sub("&lt;", svg),
-}
+        return svg, ()
+    changed = _ENTITY.sub(_numeric, svg)
+    return changed, ("entity",) if changed != svg else ()
 
 
 def fitted(svg: str, size: int) -> str:
-    """The same drawing with its root sized to size x size, so that the engine itself letterboxes.
+    """The same drawing with a root that fits into size x size pixels and touches two sides.
 
-    Without a viewBox the old width and height become one; without these it stays as it is.
+    Its aspect is that of its width and height, else of its viewBox; a root that says neither is
+    left as it is. The rest of the square is for the caller to pad: a square root would show there
+    what the drawing's own edge cuts off.
     """
     tag = _ROOT_TAG.match(svg)
     if tag is None:
         return svg
-    attributes = {name: value for name, value in _ATTRIBUTE.findall(tag[1])}
-    if "viewBox" not in attributes:
-        width, height = (_pixels(attributes.get(side, "")) for side in ("width", "height"))
-        if not width or not height:
+    attributes = dict(_ATTRIBUTE.findall(tag[2]))  # with their quotes
+    box = _view_box(attributes.get("viewBox", ""))
+    width, height = (_pixels(attributes.get(side, "")[1:-1]) for side in ("width", "height"))
+    if not width or not height:
+        if box is None:
             return svg
-        attributes["viewBox"] = f'"0 0 {width:g} {height:g}"'
-    attributes["width"] = attributes["height"] = f'"{size}"'
-    name = svg[1 : svg.index("svg") + len("svg")]
-    written = "".join(f" {key}={value}" for key, value in attributes.items())
-    return f"<{name}{written}{tag[2]}>{svg[tag.end() :]}"
+        width, height = box
+    if box is None:
+        attributes["viewBox"] = f'"0 0 {width:.9g} {height:.9g}"'
+    scale = size / max(width, height)
+    for side, length in (("width", width), ("height", height)):
+        attributes[side] = f'"{max(1.0, length * scale):.9g}"'
+    written = "".join(f" {name}={value}" for name, value in attributes.items())
+    return f"<{tag[1]}{written}{tag[3]}>{svg[tag.end() :]}"
+
+
+def _root(text: str) -> int | None:
+    """Where the first `<svg` outside a comment stands."""
+    at = 0
+    root = _ROOT.search(text)
+    while root is not None:
+        comment = text.find("<!--", at, root.start())
+        if comment < 0:
+            return root.start()
+        stop = text.find("-->", comment + 4)
+        if stop < 0:
+            return root.start()
+        at = stop + 3
+        if at > root.start():
+            root = _ROOT.search(text, at)
+    return None
+
+
+def _without_comments(text: str) -> str:
+    starts = [0]
+    while (start := text.find("<!--", starts[-1])) >= 0 and (
+        stop := text.find("-->", start + 4)
+    ) >= 0:
+        starts += [start, stop + 3]
+    kept = [*starts, len(text)]
+    return " ".join(text[a:b] for a, b in list(pairwise(kept))[::2])
+
+
+def _numeric(entity: re.Match[str]) -> str:
+    characters = "" if entity[1] in _XML_ENTITIES else html5.get(entity[1] + ";", "")
+    return "".join(f"&#{ord(character)};" for character in characters) or entity[0]
+
+
+def _view_box(value: str) -> tuple[float, float] | None:
+    """Its width and height; None for one that the engine would ignore."""
+    numbers = [float(number) for number in _NUMBER.findall(value)]
+    return (numbers[2], numbers[3]) if len(numbers) == 4 and min(numbers[2:]) > 0 else None
 
 
 def _pixels(length: str) -> float:
     """0 for a length that says nothing by itself (missing, a percentage, nonsense)."""
-    match = _LENGTH.fullmatch(length.strip("\"'"))
+    match = _LENGTH.fullmatch(length)
     return float(match[1]) * _PIXELS[match[2] or "px"] if match else 0.0

@@ -1,30 +1,56 @@
-"""What became of one SVG: a picture, or why there is none."""
+"""What became of one SVG: a picture, or why there is none. The vocabulary of this room.
 
+Every kind of failure stands in `KINDS`; no other leaves the pool.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        # found by the pre-flight, before anything is drawn
+        "too_large": "more bytes than renderer.max_svg_kib",
+        "invalid": "no <svg>, not well-formed, no valid text, or refused by the engine",
+        "forbidden": "scripts, declarations, outside references, elements nothing honest needs",
+        "limit:elements": "too many elements",
+        "limit:depth": "nested too deeply",
+        "limit:attribute": "an attribute too long, or too many on one element",
+        "limit:text": "a text or style sheet too long: layout is quadratic in it",
+        "limit:number": "a number too large, or none at all (NaN, infinity)",
+        "limit:references": "references in a circle, or multiplying the drawing",
+        "limit:filter": "filters too long, too heavy or too many",
+        "limit:pattern": "a pattern's tile many canvases large",
+        "limit:layers": "too many translucent, masked, clipped or filtered elements",
+        # found while drawing; the child that drew is replaced
+        "timeout": "more CPU time than the child may use, or no reply within renderer.wall_seconds",
+        "memory": "more memory than renderer.memory_mib",
+        "crashed": "the engine panicked, or its child was lost for another reason",
+        # found in the picture
+        "blank": "less than 0.2 % of the pixels differ from the commonest colour",
+    }
+)
+# These end or suspect the child, and say as much about the machine as about the SVG.
+FLEETING = frozenset({"timeout", "memory", "crashed"})
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A PNG of exactly width x height pixels, RGB or RGBA without transparency."""
+    """A PNG of exactly width x height pixels, without transparency."""
 
     png: bytes
     width: int
     height: int
-    ink: float  # share of pixels that differ from the most common colour
-    mended: tuple[str, ...]  # lossless mends, e.g. "xmlns", "ampersand"
+    mended: tuple[str, ...]  # names of lossless mends, see mending.py
+    ink: float  # share of pixels that differ from the commonest colour
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class RenderFailure:
-    """Why there is no picture.
+    """Why there is no picture."""
 
-    Kinds: "too_large", "invalid" (no SVG, not well-formed, refused by the engine), "forbidden"
-    (what no honest picture needs), "limit:<which>" (elements, depth, attribute, text, number,
-    references, filter, pattern, layers), "timeout", "memory", "crashed", "blank".
-    """
-
-    kind: str
+    kind: str  # of KINDS
     detail: str
     seconds: float = 0.0
 

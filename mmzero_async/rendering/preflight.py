@@ -1,37 +1,41 @@
 """Looks at an SVG before anything renders it: refuses what is known to harm, mends what is safe.
 
-Pure: text in, verdict out. Bounded by the limit on size; entities are refused before they are
-read. What passes may still hang or crash the engine: the child's own limits are for that. The
-limits let about 1,500 honest files through.
+Pure: text in, verdict out; never raises. Bounded by the limit on size; declarations of entities
+are refused before a parser sees them. What passes may still hang or crash the engine (styles can
+hide what attributes show): the child's own limits are for that. The limits let about 1,500 honest
+files through.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
 from mmzero_async.rendering.mending import (
+    XLINK,
     XMLNS,
-    extract,
-    has_internal_subset,
-    mend_markup,
-    name_spaces,
+    declares,
+    unwrapped,
+    with_name_spaces,
+    without_entities,
 )
 from mmzero_async.rendering.outcomes import RenderFailure
 from mmzero_async.rendering.references import too_entangled
 
+RULES = 1  # part of the renderer's id: to be raised with any change of verdicts, mends or fitting
+
 MAX_ELEMENTS = 3000
 MAX_DEPTH = 64
+MAX_ATTRIBUTES = 256  # of one element
 MAX_ATTRIBUTE = 16_384  # characters
 MAX_TEXT = 8_192  # characters in one <text> or <style>; layout is quadratic in them
 MAX_NUMBER = 1e5  # larger numbers cause most of the engine's panics
 MAX_PRIMITIVES = 8  # a filter
 MAX_FILTERED = 20  # elements that use a filter
 MAX_TILE = 4.0  # sides of a pattern's tile, in canvases
+MAX_BOX_TILE = 20.0  # the same in boxes of what is filled: models often forget patternUnits
 MAX_LAYERS = 200  # translucent, masked, clipped, blended or filtered elements: 7-9 ms each
-MAX_RADIUS = 20.0  # feMorphology
-MAX_ORDER = 7.0  # feConvolveMatrix
-MAX_OCTAVES = 8.0  # feTurbulence
+# Of one primitive: the work grows with the square of the first two.
+HEAVY = {"radius": 20.0, "order": 7.0, "numOctaves": 8.0}
 
 _SHAPES = """svg g defs symbol use a switch view path rect circle ellipse line polyline polygon
 text tspan textPath tref title desc metadata style linearGradient radialGradient stop pattern
@@ -45,18 +49,24 @@ _PARTS = "feFuncA feFuncR feFuncG feFuncB feMergeNode feDistantLight fePointLigh
 PRIMITIVES = frozenset(_PRIMITIVES.split())
 ALLOWED = frozenset(_SHAPES.split() + _ANIMATION.split() + _PARTS.split()) | PRIMITIVES
 
+_READ = frozenset({"", XMLNS, XLINK, "http://www.w3.org/XML/1998/namespace"})
+_WORDS = frozenset({"id", "class", "href", "font-family", "lang", "role", "space"})
 _URL = re.compile(r"url\(\s*['\"]?\s*([^)'\"]*)", re.IGNORECASE)
 _IMPORT = re.compile(r"@import", re.IGNORECASE)
 _COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}\b|url\([^)]*\)")
 _SUSPECT = re.compile(r"\d{6}|\d[eE][-+]?\d|nan|inf", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _NOT_A_NUMBER = re.compile(r"(?<![a-z])[-+]?(?:nan|inf(?:inity)?)(?![a-z])", re.IGNORECASE)
-_LAYER = re.compile(r"(?:^|[;\s])(?:opacity\s*:\s*0?\.|mix-blend-mode|isolation|mask|filter)")
-_WORDS = frozenset({"id", "class", "href", "font-family", "lang", "role", "space"})
+_VALUE = re.compile(r":([^;{}]*)")
+_LAYER = re.compile(
+    r"(?:^|[;\s])(?:opacity\s*:\s*0?\.|mix-blend-mode|isolation|(?:mask|filter|clip-path)\s*:)"
+)
+_FILTER = re.compile(r"(?:^|[;\s])filter\s*:")
+_CANVASES = frozenset({"mask", "filter", "clip-path", "mix-blend-mode"})
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class Checked:
     """What the engine may see, and the lossless mends that it took."""
 
     svg: str
@@ -71,28 +81,28 @@ class _Refusal(Exception):
         self.verdict = RenderFailure(kind, detail)
 
 
-def preflight(text: str, max_bytes: int) -> Passed | RenderFailure:
-    """The SVG as it may be rendered, or why not. Never raises, whatever the text."""
+def preflight(text: str, max_bytes: int) -> Checked | RenderFailure:
+    """The SVG as it may be rendered, or why not."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
         return RenderFailure("invalid", f"no valid text: {error.reason}")
     if size > max_bytes:
         return RenderFailure("too_large", f"{size} bytes, at most {max_bytes}")
-    if has_internal_subset(text):
+    if declares(text):
         return RenderFailure("forbidden", "a DOCTYPE with declarations")
-    found = extract(text)
+    found = unwrapped(text)
     if found is None:
         return RenderFailure("invalid", "no <svg> element")
     svg, mended = found
-    svg, spaces = name_spaces(svg)
+    svg, added = with_name_spaces(svg)
     verdict = inspect(svg)
-    marks: list[str] = []
-    if verdict is not None and verdict.kind == "invalid":
-        mendable, marks = mend_markup(svg)
-        if marks:
-            svg, verdict = mendable, inspect(mendable)
-    return verdict if verdict is not None else Passed(svg, tuple(mended + spaces + marks))
+    if verdict is None:
+        return Checked(svg, mended + added)
+    changed, marks = without_entities(svg) if verdict.kind == "invalid" else (svg, ())
+    if marks:
+        verdict = inspect(changed)
+    return Checked(changed, mended + added + marks) if verdict is None else verdict
 
 
 def inspect(svg: str) -> RenderFailure | None:
@@ -125,6 +135,7 @@ class _Inspector:
     filtered: int = 0
     primitives: int = 0  # in the filter that is open
     characters: int = 0  # in the text or style that is open
+    style: str = ""  # of the <style> that is open
     canvas: tuple[float, float] = (0.0, 0.0)
     # Which ids each id's subtree refers to; "" stands for the whole drawing.
     references: dict[str, list[str]] = field(default_factory=dict)
@@ -136,6 +147,8 @@ class _Inspector:
             raise _Refusal("limit:elements", f"more than {MAX_ELEMENTS} elements")
         if len(self.open) >= MAX_DEPTH:
             raise _Refusal("limit:depth", f"nested deeper than {MAX_DEPTH}")
+        if len(attributes) > MAX_ATTRIBUTES:
+            raise _Refusal("limit:attribute", f"more than {MAX_ATTRIBUTES} on <{local[:40]}>")
         if not self.open:
             self._root(space, local, attributes)
         elif space in ("", XMLNS) and local not in ALLOWED:  # foreign ones are never drawn
@@ -144,34 +157,29 @@ class _Inspector:
         if local in ("text", "style"):
             self.characters = 0
         for key, value in attributes.items():
-            self._attribute(key.rpartition(" ")[2], value)
+            owner, _, plain = key.rpartition(" ")
+            if owner in _READ:
+                self._attribute(plain, value)
+        self._layer(attributes)
         if local in PRIMITIVES:
             self._primitive(local, attributes)
         elif local == "filter":
             self.primitives = 0
         elif local == "pattern":
             self._pattern(attributes)
-        if "filter" in attributes:
-            self.filtered += 1
-            if self.filtered > MAX_FILTERED:
-                raise _Refusal("limit:filter", f"more than {MAX_FILTERED} filtered elements")
-        if _is_layer(attributes):
-            self.layers += 1
-            if self.layers > MAX_LAYERS:
-                raise _Refusal("limit:layers", f"more than {MAX_LAYERS} translucent or masked")
 
     def end(self, name: str) -> None:
         self.open.pop()
+        if name.rpartition(" ")[2] == "style":
+            self._style(self.style)
+            self.style = ""
 
     def text(self, data: str) -> None:
         self.characters += len(data)
-        if self.characters <= MAX_TEXT and self.open[-1][0] != "style":
-            return
-        local = self.open[-1][0]
+        if self.open[-1][0] == "style":
+            self.style += data
         if self.characters > MAX_TEXT and any(name in ("text", "style") for name, _ in self.open):
-            raise _Refusal("limit:text", f"<{local[:40]}> has more than {MAX_TEXT} characters")
-        if local == "style":
-            self._style(data)
+            raise _Refusal("limit:text", f"more than {MAX_TEXT} characters in one text or style")
 
     def doctype(self, *_: object) -> None:
         raise _Refusal("forbidden", "a DOCTYPE inside the drawing")
@@ -221,23 +229,33 @@ class _Inspector:
         for owner in ("", *owners):
             self.references.setdefault(owner, []).append(target)
 
-    def _style(self, data: str) -> None:
-        if _IMPORT.search(data):
+    def _style(self, sheet: str) -> None:
+        if _IMPORT.search(sheet):
             raise _Refusal("forbidden", "@import in a style")
-        self._urls(data)
+        self._urls(sheet)
         # Only what stands after a colon is a value; class names may hold any digits.
-        for declaration in re.findall(r":([^;{}]*)", data):
-            _check_numbers("style", declaration)
+        for value in _VALUE.findall(sheet):
+            _check_numbers("style", value)
+
+    def _layer(self, attributes: dict[str, str]) -> None:
+        """Counts an element that needs a canvas of its own."""
+        style = attributes.get("style", "")
+        if attributes.get("filter", "none") != "none" or _FILTER.search(style):
+            self.filtered += 1
+            if self.filtered > MAX_FILTERED:
+                raise _Refusal("limit:filter", f"more than {MAX_FILTERED} filtered elements")
+        apart = any(attributes.get(key, "none") != "none" for key in _CANVASES)
+        opaque = attributes.get("opacity", "1").strip() in ("1", "1.0", "100%")
+        if apart or not opaque or _LAYER.search(style):
+            self.layers += 1
+            if self.layers > MAX_LAYERS:
+                raise _Refusal("limit:layers", f"more than {MAX_LAYERS} translucent or masked")
 
     def _primitive(self, local: str, attributes: dict[str, str]) -> None:
         self.primitives += 1
         if self.primitives > MAX_PRIMITIVES:
             raise _Refusal("limit:filter", f"a filter of more than {MAX_PRIMITIVES} primitives")
-        for key, limit in (
-            ("radius", MAX_RADIUS),
-            ("order", MAX_ORDER),
-            ("numOctaves", MAX_OCTAVES),
-        ):
+        for key, limit in HEAVY.items():
             if any(abs(number) > limit for number in _numbers(attributes.get(key, ""))):
                 raise _Refusal("limit:filter", f"<{local}> {key} over {limit:g}")
 
@@ -245,19 +263,13 @@ class _Inspector:
         absolute = attributes.get("patternUnits") == "userSpaceOnUse"
         for key, side in zip(("width", "height"), self.canvas, strict=True):
             for number in _numbers(attributes.get(key, ""))[:1]:
-                tile = number / 100 if "%" in attributes[key] else number
-                if absolute and "%" not in attributes[key]:
-                    tile = number / side if side else 0.0
-                if tile > MAX_TILE:
-                    raise _Refusal("limit:pattern", f"a tile of {tile:.3g} canvases")
-
-
-def _is_layer(attributes: dict[str, str]) -> bool:
-    """Whether an element needs a canvas of its own."""
-    if not attributes.keys().isdisjoint({"mask", "filter", "clip-path", "mix-blend-mode"}):
-        return True
-    opacity = attributes.get("opacity", "1").strip()
-    return opacity not in ("1", "1.0", "100%") or bool(_LAYER.search(attributes.get("style", "")))
+                if "%" in attributes[key]:
+                    tile = number / 100
+                else:
+                    tile = number / (side or 1000.0) if absolute else number
+                if tile > (MAX_TILE if absolute else MAX_BOX_TILE):
+                    what = "canvases" if absolute else "times what it fills"
+                    raise _Refusal("limit:pattern", f"a tile of {tile:.3g} {what}")
 
 
 def _numbers(value: str) -> list[float]:
@@ -269,7 +281,6 @@ def _check_numbers(key: str, value: str) -> None:
         return
     if _NOT_A_NUMBER.search(value):
         raise _Refusal("limit:number", f"{key[:40]} holds {value[:40]!r}")
-    bare: Iterable[str] = _NUMBER.findall(_COLOUR.sub(" ", value))
-    for number in bare:
+    for number in _NUMBER.findall(_COLOUR.sub(" ", value)):
         if abs(float(number)) > MAX_NUMBER:
             raise _Refusal("limit:number", f"{key[:40]} holds {number[:30]}")

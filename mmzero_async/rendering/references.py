@@ -1,5 +1,6 @@
 """How far references inside a drawing multiply it: use of use, patterns in patterns, masks in
-masks. Pure graph arithmetic; knows no XML."""
+masks. Pure graph arithmetic; knows no XML. Bounded: each owner is visited once, MAX_CHAIN deep.
+"""
 
 from collections.abc import Mapping, Sequence
 

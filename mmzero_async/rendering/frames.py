@@ -1,0 +1,65 @@
+"""What the pool and its children say to each other: length-prefixed msgpack over two pipes.
+
+The parent sends Options, then Requests; the child answers Ready, then one Reply a Request. Knows
+neither side. The parent trusts nothing that a child says beyond these types.
+"""
+
+import struct
+from typing import BinaryIO
+
+import msgspec
+
+LENGTH = struct.Struct("<I")
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What a child is started with; its first frame."""
+
+    size: int  # pixels, square
+    memory_mib: int
+    cpu_seconds: float  # a render
+    max_svg_bytes: int
+    fonts: list[str]
+    font_folder: str
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The child's first frame: what confines it, and the engine inside resvg-py."""
+
+    isolation: list[str]
+    engine: str
+
+
+class Request(msgspec.Struct, frozen=True):
+    svg: str
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A picture, or a failure of outcomes.KINDS."""
+
+    png: bytes = b""
+    ink: float = 0.0
+    mended: tuple[str, ...] = ()
+    failure: str = ""
+    detail: str = ""
+    seconds: float = 0.0
+
+
+def framed(message: msgspec.Struct) -> bytes:
+    data = msgspec.msgpack.encode(message)
+    return LENGTH.pack(len(data)) + data
+
+
+def read_frame(pipe: BinaryIO) -> bytes | None:
+    """The next frame's contents; None at the end of the pipe."""
+    header = pipe.read(LENGTH.size)
+    if len(header) < LENGTH.size:
+        return None
+    (length,) = LENGTH.unpack(header)
+    data = pipe.read(length)
+    return data if len(data) == length else None
+
+
+def write_frame(pipe: BinaryIO, message: msgspec.Struct) -> None:
+    pipe.write(framed(message))
+    pipe.flush()
