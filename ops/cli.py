@@ -18,12 +18,12 @@ from mmzero_async.engines.errors import EngineError
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader, LogStats
 from mmzero_async.ops import dataset as datasets
+from mmzero_async.ops import replay as replays
 from mmzero_async.ops import summary, tail, trace
 from mmzero_async.ops.evaluate import evaluate
 from mmzero_async.ops.processes import ProcessKeepsDying
 from mmzero_async.ops.supervisor import supervise
 from mmzero_async.ports import PortTaken
-from mmzero_async.projections.audit import Audit
 from mmzero_async.projections.report import Report
 from mmzero_async.schemas.events import ROLES
 from mmzero_async.schemas.record import RecordDamaged
@@ -160,38 +160,21 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Walk the log from its first event and rebuild counts, rewards and windows from it alone."""
-    _show(*report_of(run), as_json)
-    if audit and not _audit(run, as_json):
-        raise typer.Exit(1)
-
-
-def _audit(path: Path, as_json: bool) -> bool:
-    audit = Audit()
-    with reading(path) as reader:
-        for record in reader.scan():
-            audit.apply(record)
-    found: dict[str, Any] = {
-        "events": audit.events,
-        "clean": audit.clean,
-        "complete": dict(audit.complete),
-        "trained": dict(audit.trained),
-        "rejected": {f"{role} {reason}": n for (role, reason), n in audit.rejected.items()},
-        "pending": audit.pending,
-        "problems": audit.problems,
-    }
+    report, stats = report_of(run)
+    with reading(run) as reader:
+        rebuilt = replays.rebuild_figures(reader)
+        audited = replays.audit(reader) if audit else None
     if as_json:
-        print(json.dumps(found))
-        return audit.clean
-    for role in ROLES:
-        rejected = sum(n for (r, _), n in audit.rejected.items() if r == role)
-        console.print(
-            f"audit {role:9} {audit.complete[role]} complete = {audit.trained[role]} trained once "
-            f"+ {rejected} rejected + {audit.pending[role]} pending"
-        )
-    for problem in audit.problems:
-        console.print(f"  {problem}", style="red", markup=False)
-    console.print("audit: clean" if audit.clean else f"audit: {len(audit.problems)} problems")
-    return audit.clean
+        found = {**summary.figures(report, stats), "rebuilt": rebuilt}
+        print(json.dumps(found | ({"audit": replays.audit_figures(audited)} if audited else {})))
+    else:
+        _show(report, stats, as_json=False)
+        for line in replays.rebuild_lines(rebuilt) + (
+            replays.audit_lines(audited) if audited else []
+        ):
+            console.print(line, style="red" if line.startswith("  ") else None, markup=False)
+    if rebuilt["differences"] or (audited is not None and not audited.clean):
+        raise typer.Exit(1)
 
 
 @app.command(name="tail")

@@ -214,7 +214,7 @@ class Evaluated(Event, frozen=True, kw_only=True, tag="evaluated"):
 
 
 class RunStarted(Event, frozen=True, kw_only=True, tag="run_started"):
-    """First event of a log."""
+    """What the run is, once a log; only who joined may stand before it."""
 
     run: str
     config: str  # the complete configuration as JSON
@@ -320,5 +320,7 @@ def decode_event(kind: str, body: bytes | memoryview) -> AnyEvent:
     """
     if kind not in KINDS:
         return UnknownEvent(kind=kind, body=bytes(body))
-    event: AnyEvent = _decoder.decode(body)
-    return event
+    event = _decoder.decode(body)
+    if kind_of(event) != kind:
+        raise msgspec.ValidationError(f"an event of kind {kind_of(event)} was sent as {kind}")
+    return typing.cast(AnyEvent, event)

@@ -7,7 +7,8 @@ group its picture's. The parent is the prefix.
 
 import re
 
-_ID = re.compile(r"g(\d+)(?:\.s(\d+)(?:\.d(\d+))?)?")
+_NUMBER = r"(0|[1-9][0-9]{0,17})"  # one spelling a number: g01 must not pass for g1
+_ID = re.compile(rf"g{_NUMBER}(?:\.s{_NUMBER}(?:\.d{_NUMBER})?)?")
 
 
 def group_id(prompt: int) -> str:

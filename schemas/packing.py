@@ -9,12 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 TOKEN_DTYPE = np.dtype("<i4")
+_TOKENS = np.iinfo(TOKEN_DTYPE)
 LOGPROB_DTYPE = np.dtype("<f4")
 
 
 def pack_tokens(token_ids: Sequence[int]) -> bytes:
-    """Token ids [T] as int32 little-endian bytes. OverflowError for an id that does not fit."""
-    return np.asarray(token_ids, dtype=TOKEN_DTYPE).tobytes()
+    """Token ids [T] as int32 little-endian bytes. OverflowError for an id that does not fit,
+    TypeError for what is no whole number."""
+    ids = np.asarray(token_ids)
+    if ids.size and ids.dtype.kind not in "iu":
+        if ids.dtype.kind == "O":
+            raise OverflowError("a token id does not fit into 64 bits")
+        raise TypeError(f"token ids must be whole numbers, not {ids.dtype}")
+    if ids.size and (int(ids.min()) < _TOKENS.min or int(ids.max()) > _TOKENS.max):
+        raise OverflowError("a token id does not fit into int32")
+    return ids.astype(TOKEN_DTYPE).tobytes()
 
 
 def unpack_tokens(packed: bytes) -> npt.NDArray[np.int32]:

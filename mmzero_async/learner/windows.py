@@ -48,7 +48,7 @@ class Candidates:
             for group in ready.values():
                 if (role, group.id) in self._rejecting:
                     continue
-                verdict = self._judge(group, pipeline.policies.version(role), waiting, events)
+                verdict = self.judge(group, pipeline, events)
                 if isinstance(verdict, Rejection):
                     waiting.pop(group.id, None)
                     self._rejecting.add((role, group.id))
@@ -64,16 +64,15 @@ class Candidates:
                     waiting[group.id] = verdict
         return rejections
 
-    def _judge(
-        self, group: CompleteGroup, version: int, waiting: dict[str, Scored], events: Events
-    ) -> Scored | Rejection:
+    def judge(self, group: CompleteGroup, pipeline: Pipeline, events: Events) -> Scored | Rejection:
+        """A ready group's rewards, or why it will not be trained on, as things stand now."""
         if not role_learning(self.config.learner, group.role).train:
             return Rejection("frozen", f"{group.role} is not trained in this run")
-        staleness = version - group.version
+        staleness = pipeline.policies.version(group.role) - group.version
         if staleness > self.config.admission.max_staleness:
             limit = self.config.admission.max_staleness
             return Rejection("stale", f"{staleness} versions behind, at most {limit} are used")
-        known = waiting.get(group.id)
+        known = self.passed[group.role].get(group.id)
         return known if known is not None else score(group, events(group), self.config)
 
     def fullest(self) -> Role | None:

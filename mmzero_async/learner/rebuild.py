@@ -1,0 +1,87 @@
+"""Rewards and windows again from raw events, held against what the learner committed.
+
+A window is a pure function of the log: at every committed step the oldest groups that pass the
+filters are chosen and scored anew. Knows no weights: it needs the log alone and changes nothing.
+"""
+
+from dataclasses import dataclass, field
+
+from mmzero_async.config import Config, from_json
+from mmzero_async.learner.windows import Candidates, Events
+from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.roles.filters import Rejection
+from mmzero_async.schemas.events import GroupRejected, Rewarded, Role, RunStarted, StepCommitted
+from mmzero_async.schemas.record import Record
+
+MAX_DIFFERENCES = 100
+_NOT_FROM_THE_LOG = ("untrainable",)  # decided by the model's own arithmetic
+
+
+@dataclass(slots=True)
+class Rebuild:
+    """Feed every record in offset order to `apply`; then read the counts and `differences`."""
+
+    events: Events
+    pipeline: Pipeline = field(default_factory=Pipeline)
+    windows: int = 0
+    rewards: int = 0
+    rejections: int = 0
+    differences: list[str] = field(default_factory=list)
+    _candidates: Candidates = field(default_factory=lambda: Candidates(Config()))
+    _rewarded: dict[tuple[Role, str], Rewarded] = field(default_factory=dict)
+
+    def apply(self, record: Record) -> None:
+        event = record.event()
+        match event:
+            case RunStarted():
+                self._candidates = Candidates(from_json(event.config))
+            case Rewarded():
+                self._rewarded[event.role, event.group] = event
+            case StepCommitted():
+                self._check_step(record.offset, event)
+            case GroupRejected():
+                self._check_rejection(record.offset, event)
+            case _:
+                pass
+        self.pipeline.apply(record.offset, event)
+
+    def _check_step(self, offset: int, step: StepCommitted) -> None:
+        self._candidates.refresh(self.pipeline, self.events)
+        _, chosen = self._candidates.window(step.role, self.events)
+        self.windows += 1
+        where = f"offset {offset}: {step.role} step {step.step}"
+        groups = [scored.group.id for scored in chosen]
+        if groups != step.groups:
+            self._differs(f"{where} trained on {step.groups}, the log gives {groups}")
+            return
+        for scored in chosen:
+            logged = self._rewarded.pop((step.role, scored.group.id), None)
+            if logged is None:
+                self._differs(f"{where} has no rewards for {scored.group.id}")
+            elif (logged.terms, logged.rewards, logged.advantages) != (
+                scored.terms,
+                scored.rewards,
+                scored.advantages,
+            ):
+                self._differs(
+                    f"{where}, group {scored.group.id}: rewards {logged.rewards} in the log, "
+                    f"{scored.rewards} rebuilt"
+                )
+            self.rewards += len(scored.rewards)
+
+    def _check_rejection(self, offset: int, event: GroupRejected) -> None:
+        self.rejections += 1
+        group = self.pipeline.book.ready[event.role].get(event.group)
+        if group is None or event.reason in _NOT_FROM_THE_LOG:
+            return  # a group that was never ready is the audit's finding
+        verdict = self._candidates.judge(group, self.pipeline, self.events)
+        reason = verdict.reason if isinstance(verdict, Rejection) else "none"
+        if reason != event.reason:
+            self._differs(
+                f"offset {offset}: {event.role} group {event.group} was rejected as "
+                f"{event.reason}, the log gives {reason}"
+            )
+
+    def _differs(self, text: str) -> None:
+        if len(self.differences) < MAX_DIFFERENCES:
+            self.differences.append(text)

@@ -1,0 +1,69 @@
+"""`mmzero replay`: the whole log again, from its first event, with what it proves.
+
+Each question walks the log once in bounded memory; nothing is written and no process need run.
+"""
+
+from typing import Any
+
+from mmzero_async.log.reader import LogReader
+from mmzero_async.projections.audit import Audit
+from mmzero_async.schemas.events import ROLES
+
+
+def audit(reader: LogReader) -> Audit:
+    found = Audit()
+    for record in reader.scan():
+        found.apply(record)
+    return found
+
+
+def audit_figures(found: Audit) -> dict[str, Any]:
+    return {
+        "events": found.events,
+        "clean": found.clean,
+        "complete": dict(found.complete),
+        "trained": dict(found.trained),
+        "rejected": {f"{role} {reason}": n for (role, reason), n in found.rejected.items()},
+        "pending": found.pending,
+        "problems": found.problems,
+    }
+
+
+def audit_lines(found: Audit) -> list[str]:
+    lines = []
+    for role in ROLES:
+        rejected = sum(n for (r, _), n in found.rejected.items() if r == role)
+        lines.append(
+            f"audit {role:9} {found.complete[role]} complete = {found.trained[role]} trained once "
+            f"+ {rejected} rejected + {found.pending[role]} pending"
+        )
+    lines += [f"  {problem}" for problem in found.problems]
+    lines.append("audit: clean" if found.clean else f"audit: {len(found.problems)} problems")
+    return lines
+
+
+def rebuild_figures(reader: LogReader) -> dict[str, Any]:
+    """Rewards and windows made anew and compared; `differences` is empty where all agree."""
+    # Seconds of torch, which the commands that only read need not wait for.
+    from mmzero_async.learner.rebuild import Rebuild
+    from mmzero_async.learner.windows import events_from
+
+    rebuild = Rebuild(events_from(reader))
+    for record in reader.scan():
+        rebuild.apply(record)
+    return {
+        "windows": rebuild.windows,
+        "rewards": rebuild.rewards,
+        "rejections": rebuild.rejections,
+        "differences": rebuild.differences,
+    }
+
+
+def rebuild_lines(figures: dict[str, Any]) -> list[str]:
+    differences: list[str] = figures["differences"]
+    return [
+        f"rebuilt from raw events: {figures['windows']} windows, {figures['rewards']} rewards, "
+        f"{figures['rejections']} rejections; {len(differences) or 'none'} differ from what "
+        "was committed",
+        *(f"  {difference}" for difference in differences),
+    ]
