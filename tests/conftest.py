@@ -16,3 +16,11 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny_model
 
     return tiny_model.save(tmp_path_factory.mktemp("tiny_model"))
+
+
+@pytest.fixture(scope="session")
+def spec(tiny_folder: Path):
+    """What the tiny model wants its tensors to look like."""
+    import tiny_model
+
+    return tiny_model.policy(tiny_folder).spec

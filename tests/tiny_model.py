@@ -2,15 +2,19 @@
 
 import io
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+import pytest
 import torch
 from PIL import Image
 from transformers import AutoTokenizer
 
 from mmzero_async.config import LearnerConfig, RoleLearning
-from mmzero_async.learner.batch import GroupBatch, Window
+from mmzero_async.learner.batch import Batch, GroupBatch, InputSpec, Window, build
+from mmzero_async.learner.errors import LearnerError, WindowError
 from mmzero_async.learner.model import PolicyModel, load
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import Generation, Role, Sample, Sampling, VersionSpan
@@ -143,6 +147,31 @@ def group(
         rewards=[0.5 + 0.25 * a for a in advantages],
         advantages=list(advantages),
     )
+
+
+def built(
+    spec: InputSpec,
+    groups: Sequence[GroupBatch],
+    blobs: Mapping[str, bytes] | None = None,
+    budget: int = 4096,
+) -> Batch:
+    """The groups' tensors."""
+    return build(Window("solver", tuple(groups)), (blobs or {}).__getitem__, spec, budget)
+
+
+def refusal(
+    spec: InputSpec, groups: Sequence[GroupBatch], blobs: Mapping[str, bytes] | None = None
+) -> str:
+    """What `build` says against the groups."""
+    with pytest.raises(WindowError) as refused:
+        built(spec, groups, blobs)
+    assert isinstance(refused.value, LearnerError)
+    return str(refused.value)
+
+
+def changed(it: GroupBatch, **generation: object) -> GroupBatch:
+    """The group with other fields in its generation."""
+    return replace(it, generation=msgspec.structs.replace(it.generation, **generation))
 
 
 def window(album: Album, seed: int = 0, role: Role = "solver") -> Window:

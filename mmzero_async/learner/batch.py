@@ -6,14 +6,15 @@ configuration give the same tensors, bit for bit; a window that contradicts itse
 
 import hashlib
 import io
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from mmzero_async.learner.errors import WindowError
@@ -21,6 +22,7 @@ from mmzero_async.schemas.events import Generation, Role
 from mmzero_async.schemas.packing import unpack_logprobs, unpack_tokens
 
 Blobs = Callable[[str], bytes]  # digest -> the PNG's bytes
+Array = TypeVar("Array")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class InputSpec:
     image_processor: Any  # transformers' own, of the base model's folder
     image_token_id: int
     pad_token_id: int
+    vocabulary: int  # token ids are below it
     merge_size: int  # patches merged into one image token, a side
 
 
@@ -110,8 +113,9 @@ def build(window: Window, blobs: Blobs, spec: InputSpec, micro_batch_tokens: int
 
     Raises:
         WindowError: no sampled token; a sample's arrays, rewards or advantages differ in length;
+            bytes that are no whole array; a token that is not in the vocabulary; an empty prompt;
             temperature 0; a prompt's image placeholders do not fit its pictures; a blob that is
-            no picture.
+            no PNG or of a shape that the image processor refuses.
     """
     digests = list(dict.fromkeys(d for g in window.groups for d in g.generation.images))
     pixels, grids = _pictures(digests, blobs, spec) if digests else (None, None)
@@ -146,12 +150,12 @@ def _rows(
             f"group {group.group}: {len(samples)} samples, {len(group.rewards)} rewards and "
             f"{len(group.advantages)} advantages; there must be one of each a sample"
         )
-    if generation.sampling.temperature <= 0.0:
+    if not generation.sampling.temperature > 0.0:
         raise WindowError(
             f"group {group.group} was drawn at temperature {generation.sampling.temperature}: "
             "greedy samples have no behaviour log-probability to correct for"
         )
-    prompt = unpack_tokens(generation.prompt_token_ids)
+    prompt = _tokens(generation.prompt_token_ids, f"group {group.group}, prompt", spec)
     if len(prompt) == 0:
         raise WindowError(f"group {group.group}: its logged prompt has no token")
     pictures = tuple(place[digest] for digest in generation.images)
@@ -166,14 +170,33 @@ def _rows(
             "and learner must use the same model folder and image size"
         )
     for i, (sample, advantage) in enumerate(zip(samples, group.advantages, strict=True)):
-        completion, behaviour = unpack_tokens(sample.token_ids), unpack_logprobs(sample.logprobs)
+        where = f"group {group.group}, sample {i}"
+        completion = _tokens(sample.token_ids, where, spec)
+        behaviour = _array(unpack_logprobs, sample.logprobs, where)
         if len(completion) != len(behaviour):
             raise WindowError(
-                f"group {group.group}, sample {i}: {len(completion)} tokens but "
-                f"{len(behaviour)} log-probabilities"
+                f"{where}: {len(completion)} tokens but {len(behaviour)} log-probabilities"
             )
         temperature = generation.sampling.temperature
         yield _Row(prompt, completion, behaviour, float(advantage), temperature, pictures)
+
+
+def _tokens(packed: bytes, where: str, spec: InputSpec) -> npt.NDArray[np.int32]:
+    tokens = _array(unpack_tokens, packed, where)
+    if len(tokens) and not 0 <= tokens.min() <= tokens.max() < spec.vocabulary:
+        odd = tokens[(tokens < 0) | (tokens >= spec.vocabulary)][0]
+        raise WindowError(
+            f"{where}: token {odd} is not in the vocabulary of {spec.vocabulary} tokens. Engine "
+            "and learner must use the same model folder"
+        )
+    return tokens
+
+
+def _array(unpack: Callable[[bytes], Array], packed: bytes, where: str) -> Array:
+    try:
+        return unpack(packed)
+    except ValueError as error:
+        raise WindowError(f"{where}: {len(packed)} bytes are no whole array: {error}") from error
 
 
 def _cut(rows: list[_Row], budget: int) -> Iterator[list[_Row]]:
@@ -216,19 +239,32 @@ def _pad(rows: list[_Row], spec: InputSpec) -> MicroBatch:
 def _pictures(digests: list[str], blobs: Blobs, spec: InputSpec) -> tuple[Tensor, Tensor]:
     """Patches and grids of all pictures, in the order of `digests`, from one processor call."""
     images = [_decode(digest, blobs(digest)) for digest in digests]
-    made = spec.image_processor(images=images, return_tensors="pt")
+    try:
+        made = spec.image_processor(images=images, return_tensors="pt")
+    except ValueError as error:
+        sizes = sorted({image.size for image in images})
+        raise WindowError(
+            f"the image processor refuses a picture among {digests[:3]}… of sizes {sizes[:3]}…: "
+            f"{error}"
+        ) from error
     return made["pixel_values"].to(torch.float32), made["image_grid_thw"].to(torch.int64)
 
 
 def _decode(digest: str, png: bytes) -> Image.Image:
+    """RGB pixels, exactly as vLLM makes them from the same bytes."""
     try:
-        picture: Image.Image = Image.open(io.BytesIO(png))
+        picture: Image.Image = Image.open(io.BytesIO(png), formats=("PNG",))
         picture.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise WindowError(f"blob {digest} is no readable picture: {error}") from error
+        picture = ImageOps.exif_transpose(picture)
+    except (
+        *(OSError, SyntaxError, ValueError, EOFError, struct.error),  # Pillow's, on damaged files
+        Image.DecompressionBombError,
+    ) as error:
+        raise WindowError(f"blob {digest} is no readable PNG: {error}") from error
+    if picture.mode == "RGB":
+        return picture
     if not _transparent(picture):
         return picture.convert("RGB")
-    # vLLM lays transparent pictures on white; the learner must see the same pixels.
     picture = picture.convert("RGBA")
     white = Image.new("RGB", picture.size, (255, 255, 255))
     white.paste(picture, mask=picture.getchannel("A"))

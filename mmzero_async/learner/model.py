@@ -54,6 +54,7 @@ class PolicyModel:
             image_processor=image_processor,
             image_token_id=config.image_token_id,
             pad_token_id=config.text_config.pad_token_id or 0,
+            vocabulary=config.text_config.vocab_size,
             merge_size=config.vision_config.spatial_merge_size,
         )
         self.lora = LoraConfig(

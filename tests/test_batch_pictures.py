@@ -1,0 +1,123 @@
+"""Pictures reach the model as the engine saw them; what is no picture is refused."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_model import Album, built, group, looking, picture, png, refusal
+
+from mmzero_async.learner.errors import WindowError
+from mmzero_async.schemas.blobs import blob_digest
+
+
+def pixels(spec, blob: bytes) -> torch.Tensor:
+    digest = blob_digest(blob)
+    groups = [group("a", looking([10]), [[20]], images=[digest])]
+    return built(spec, groups, {digest: blob}).pixel_values
+
+
+def test_patches_are_those_of_each_picture_by_itself_whatever_its_size(spec):
+    images = [picture(1), picture(2, (96, 48)), picture(3, (48, 96)), picture(4)]
+    album = Album()
+    digests = [album.add(image) for image in images]
+    alone = [spec.image_processor(images=[image], return_tensors="pt") for image in images]
+    sizes = [int(one["image_grid_thw"].prod()) // 4 for one in alone]
+    assert len(set(sizes)) > 1 or len({tuple(o["image_grid_thw"][0].tolist()) for o in alone}) > 1
+    prompts = [looking([10], image_tokens=size) for size in sizes]
+    groups = [
+        group(f"g{i}", prompt, [[20]], images=[digest])
+        for i, (prompt, digest) in enumerate(zip(prompts, digests, strict=True))
+    ]
+    batch = built(spec, groups, album)
+    assert torch.equal(batch.image_grid_thw, torch.cat([one["image_grid_thw"] for one in alone]))
+    assert torch.equal(batch.pixel_values, torch.cat([one["pixel_values"] for one in alone]))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_transparent_picture_is_laid_on_white(spec, mode):
+    if mode == "P":  # two colours, the second of them clear
+        image = Image.new("P", (64, 64), 1)
+        image.putpalette([204, 204, 204, 200, 10, 10])
+        image.paste(0, (0, 0, 32, 64))
+        image.info["transparency"] = 1
+    else:
+        image = Image.new("RGBA", (64, 64), (200, 10, 10, 0))
+        image.paste((0, 0, 0, 51), (0, 0, 32, 64))  # a fifth black
+        image = image.convert(mode)
+    seen = Image.new("RGB", (64, 64), "white")
+    seen.paste((204, 204, 204), (0, 0, 32, 64))
+    assert torch.equal(pixels(spec, png(image)), pixels(spec, png(seen)))
+
+
+def test_an_rgb_picture_with_a_clear_colour_keeps_that_colour(spec):
+    """As vLLM does: a picture that is RGB already is taken as it is."""
+    image = picture(1)
+    image.info["transparency"] = image.getpixel((0, 0))
+    blob = png(image)
+    assert b"tRNS" in blob
+    assert torch.equal(pixels(spec, blob), pixels(spec, png(picture(1))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L", "P", "1", "I;16"])
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_pixels_are_those_that_vllm_makes(spec, mode, marked, turned):
+    from vllm.multimodal.media.image import ImageMediaIO
+
+    image = picture(5, mode="L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    if marked and mode in ("RGB", "P", "L"):
+        image.info["transparency"] = image.getpixel((0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    image.info["exif"] = exif.tobytes()
+    blob = png(image)
+    theirs = ImageMediaIO().load_bytes(blob).media
+    expected = spec.image_processor(images=[theirs], return_tensors="pt")["pixel_values"]
+    assert torch.equal(pixels(spec, blob), expected)
+
+
+def flipped(blob: bytes, position: int) -> bytes:
+    return blob[:position] + bytes([blob[position] ^ 0xFF]) + blob[position + 1 :]
+
+
+@pytest.mark.parametrize("blob", [b"", b"not a picture", png(picture(1))[:-60]])
+def test_a_blob_that_is_no_picture_is_refused(spec, blob):
+    digest = blob_digest(blob)
+    groups = [group("g7", looking([10]), [[20]], images=[digest])]
+    assert f"blob {digest} is no readable PNG" in refusal(spec, groups, {digest: blob})
+
+
+def test_other_formats_than_png_are_refused(spec):
+    file = io.BytesIO()
+    picture(1).save(file, "GIF")
+    blob = file.getvalue()
+    groups = [group("g7", looking([10]), [[20]], images=["d"])]
+    assert "blob d is no readable PNG" in refusal(spec, groups, {"d": blob})
+
+
+@given(st.data())
+def test_a_damaged_picture_is_read_or_refused_but_nothing_else(spec, data):
+    modes = st.sampled_from(["RGB", "RGBA", "P", "LA", "L"])
+    blob = png(picture(3, (32, 32), data.draw(modes)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        blob = flipped(blob, data.draw(st.integers(8, len(blob) - 1)))
+    blob = blob[: data.draw(st.integers(len(blob) // 2, len(blob)))]
+    groups = [group("g7", looking([10]), [[20]], images=["d"])]
+    try:
+        built(spec, groups, {"d": blob})
+    except WindowError as error:
+        assert "blob d" in str(error) or "placeholder" in str(error) or "refuses" in str(error)
+
+
+def test_a_shape_that_the_image_processor_refuses_is_refused_by_name(spec):
+    blob = png(Image.new("RGB", (4000, 2)))
+    groups = [group("g7", looking([10]), [[20]], images=["d7"])]
+    message = refusal(spec, groups, {"d7": blob})
+    assert "d7" in message and "(4000, 2)" in message
