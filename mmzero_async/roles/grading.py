@@ -1,10 +1,11 @@
 """Do two answers mean the same? One function, for labels and votes alike.
 
 Plain numbers, words, units and fractions are decided here in microseconds; only answers that look
-like mathematics go to math-verify, under bounds on what they may contain and a budget of function
-calls. No signals, so it is safe in any thread. Symmetric, deterministic, cached, never raises.
+like mathematics go to math-verify, under bounds on what they may contain and a budget of
+executed lines. No signals, so it is safe in any thread. Symmetric, cached, never raises.
 """
 
+import inspect
 import logging
 import math
 import re
@@ -18,17 +19,31 @@ from importlib import metadata
 from types import FrameType
 from typing import Any
 
-GRADER = f"mmzero-grader-1+math-verify-{metadata.version('math-verify')}"
+GRADER = f"mmzero-grader-2+math-verify-{metadata.version('math-verify')}"
 
 MAX_MATHS = 120  # characters of an answer that math-verify may see
-MAX_CALLS = 300_000  # function calls that one comparison may make: about a second
+MAX_LINES = 3_000_000  # lines of Python that one comparison may run: about a second
+MAX_TERMS = 20_000  # of what an answer's powers can expand to
 MAX_DEGREE = 200  # product of all whole exponents in an answer
 MAX_LENGTH = 1000  # longer answers are compared as they stand
 TOLERANCE = Fraction(1, 1_000_000)  # absolute, on numbers that are not whole
 
 _COUNTED = """zero one two three four five six seven eight nine ten eleven twelve thirteen
 fourteen fifteen sixteen seventeen eighteen nineteen twenty"""
-_NUMBER_WORDS = {word: value for value, word in enumerate(_COUNTED.split())}
+_TENS = ("thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_NUMBER_WORDS = {word: value for value, word in enumerate(_COUNTED.split())} | {
+    word: 10 * tens for tens, word in enumerate(_TENS, start=3)
+}
+_SCALES = {
+    "hundred": 100,
+    "k": 1000,
+    "thousand": 1000,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
+_LARGE = frozenset(_SCALES) - {"k", "hundred"}
+_PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fifth": 5, "eighth": 8, "tenth": 10}
 _UNITS = {
     long: short
     for short, longs in {
@@ -46,10 +61,17 @@ _UNITS = {
         "€": "euro eur",
         "£": "pound gbp",
         "l": "liter litre",
+        "in": "inch",
+        "ft": "foot feet",
         "px": "pixel",
     }.items()
     for long in longs.split()
 }
+_NO_UNITS = frozenset({"pi", "x", "y", "z", "and", "or", "to"})
+_SHORT_UNITS = frozenset(_UNITS.values())
+_RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u207b]+")  # NFKC would make 3² a 32
+_MIXED = re.compile("(?<=\\d)\\s*(?=[\u00bc-\u00be\u2150-\u215e])")  # and 1½ eleven halves
+_ONE_DIGIT_POWER = re.compile(r"\^\{(\d)\}(?!\d)")
 _CHARACTERS = str.maketrans(  # minus signs and dashes, quotes, the fraction slash
     {
         "\u2212": "-",
@@ -78,19 +100,23 @@ _DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\s*\\degree")
 _SPACING = re.compile(r"\\[,;:! ]|~|\\(?:left|right)(?![a-z])")
 _ASSIGNED = re.compile(r"^[a-zA-Z]\s*=\s*(?=[^=])")
 _ARTICLE = re.compile(r"^(?:the|an?)\s+(?=\w)")
-_UNIT_WORD = r"[a-z°$€£%][a-z°/²³.]*(?:\s[a-z²³]+)?"
+_UNIT_WORD = r"[a-z°$€£%][a-z°/.]*(?:\^?[23])?(?:\s[a-z]+(?:\^?[23])?)?"
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.\d{0,40})?|\.\d{1,40}"
 _NUMBER = re.compile(
-    rf"(?P<sign>[-+]?)\s*(?P<money>[$€£]?)\s*(?:(?P<whole>\d{{1,9}})\s+(?=\d+/))?"
+    rf"(?P<sign>[-+]?)\s*(?P<money>[$€£]?)\s*(?P<inner>-?)(?:(?P<whole>\d{{1,9}})\s+(?=\d+/))?"
     rf"(?P<value>{_PLAIN})(?:e(?P<power>[-+]?\d{{1,2}})(?![\w.]))?"
-    rf"(?:\s*/\s*(?P<under>{_PLAIN}))?\s*(?P<unit>%|percent|per cent|{_UNIT_WORD})?"
+    rf"(?:\s*/\s*(?P<under>{_PLAIN}))?(?:\s*(?P<scale>{'|'.join(_SCALES)})(?![\w/]))?"
+    rf"(?P<gap>\s*)(?P<unit>%|percent|per cent|{_UNIT_WORD})?"
 )
+_RANGE = re.compile(r"\d[\d.,:]*(?:\s?-\s?\d[\d.,:]*)+")  # or a date or a score: no subtraction
+_TIGHT = re.compile(r"(?<=\d)\s(?=[a-z])|(?<=\d)\s(?=-\s?\d)|(?<=\d-)\s(?=\d)|(?<=\d\s-)\s(?=\d)")
+_WORD = re.compile(r"([a-z]+)(?:[\s-]+(?=([a-z]*))|$)")
 _LIST = re.compile(r"\s*,\s*")
 _LATEX_FRACTION = re.compile(
     r"(?P<sign>[-+]?)\s*\\[dt]?frac\s*(?:\{\s*(\d{1,20})\s*\}|(\d))\s*(?:\{\s*(\d{1,20})\s*\}|(\d))"
 )
 _MATHS = re.compile(
-    r"[\\^_{}=+*/()\[\]|\u221a\u03c0\u00d7\u00b7\u00f7<>\u2264\u2265\u221e]|\bpi\b|sqrt|\d[a-z]\b|\d-"
+    r"[\\^_{}=+*/()\[\]|\u221a\u03c0\u00d7\u00b7\u00f7<>\u2264\u2265\u221e]|(?<![a-z])pi\b|sqrt|\d[a-z]\b|\d-"
 )
 _FORBIDDEN = re.compile(
     r"!|\d{16}|matrix|\\(?:sum|prod|int|lim|binom|cup|cap|bigcup|bigcap|begin|factorial|iint|oint)"
@@ -126,8 +152,10 @@ def _same(a: str, b: str) -> bool:
     one, two = normalise(a), normalise(b)
     if not one or not two:
         return False
-    if one.casefold() == two.casefold():
+    if _letters(one) == _letters(two):
         return True
+    if _RANGE.fullmatch(one) or _RANGE.fullmatch(two):
+        return False
     left, right = quantity(one), quantity(two)
     if left is not None and right is not None:
         return same_quantity(left, right)
@@ -141,9 +169,16 @@ def _same(a: str, b: str) -> bool:
     return looks and _verify(one, two)
 
 
+def _letters(text: str) -> str:
+    """Without case, and without blanks between a number and its unit or around a hyphen."""
+    return _TIGHT.sub("", text.casefold())
+
+
 def normalise(answer: str) -> str:
     """The answer without its wrapping: mathematics marks, quotes, articles, closing periods."""
-    text = unicodedata.normalize("NFKC", answer).translate(_CHARACTERS)
+    text = _MIXED.sub(" ", _RAISED.sub(lambda match: f"^{{{match[0]}}}", answer))
+    text = unicodedata.normalize("NFKC", text).translate(_CHARACTERS)
+    text = _ONE_DIGIT_POWER.sub(r"^\1", text)
     text = " ".join(text.split())
     text = _DEGREES.sub("°", _SPACING.sub(" ", text)).replace("\\%", "%").replace("\\$", "$")
     for _ in range(4):
@@ -172,11 +207,10 @@ def quantity(text: str) -> Quantity | None:
         over, under = match[2] or match[3], match[4] or match[5]
         sign = -1 if match["sign"] == "-" else 1
         return Quantity(sign * Fraction(int(over), int(under)), "") if int(under) else None
-    word, _, rest = lowered.partition(" ")
-    if word in _NUMBER_WORDS and (not rest or re.fullmatch(_UNIT_WORD, rest)):
-        return Quantity(Fraction(_NUMBER_WORDS[word]), _unit(rest))
-    match = _NUMBER.fullmatch(lowered)
-    if match is None:
+    if (match := _NUMBER.fullmatch(_spelled(lowered))) is None:
+        return None
+    unit = _unit(match["unit"] or "")
+    if not _is_unit(unit, match["gap"]):
         return None
     value = _plain(match["value"]) * Fraction(10) ** int(match["power"] or 0)
     if match["under"] is not None:
@@ -184,9 +218,50 @@ def quantity(text: str) -> Quantity | None:
         if not under_value:
             return None
         value /= under_value
-    value += int(match["whole"] or 0)
-    unit = match["money"] or _unit(match["unit"] or "")
-    return Quantity(-value if match["sign"] == "-" else value, unit)
+    value = (value + int(match["whole"] or 0)) * _SCALES.get(match["scale"] or "", 1)
+    negative = (match["sign"] == "-") != (match["inner"] == "-")
+    return Quantity(-value if negative else value, match["money"] or unit)
+
+
+def _spelled(text: str) -> str:
+    """The text with the number words that it begins with as digits; unchanged if there are none.
+
+    "twenty-one bars" is "21 bars", "two thirds" is "2/3", "two three" and "one-way" stay.
+    """
+    total = current = end = 0
+    for match in _WORD.finditer(text):
+        word, next_word = match[1], match[2]
+        if match.start() != end:
+            break
+        if word in _NUMBER_WORDS:
+            number = _NUMBER_WORDS[word]
+            after_tens = number < 10 and current % 10 == 0 and current % 100 >= 20
+            if end and (number == 0 or not (current % 100 == 0 or after_tens)):
+                return text
+            current += number
+        elif word == "hundred" and 0 < current < 100:
+            current *= 100
+        elif word in _LARGE and current:
+            total, current = total + current * _SCALES[word], 0
+        elif not (word == "and" and current % 100 == 0 and end and next_word in _NUMBER_WORDS):
+            break
+        end = match.end()
+    rest = text[end:]
+    if end and (part := _PARTS.get(rest.removesuffix("s"))) is not None:
+        return f"{total + current}/{part}"
+    if not end or text[end - 1] == "-":
+        return text
+    return f"{total + current} {rest}".strip()
+
+
+def _is_unit(unit: str, gap: str) -> bool:
+    """2x, 2 pi and 3x2 are no numbers; right behind one any unknown lone letter is a symbol."""
+    first = unit.partition(" ")[0]
+    if first in _NO_UNITS or first in _NUMBER_WORDS:
+        return False
+    if unit[-1:] in ("2", "3"):
+        return unit[:-1] in _SHORT_UNITS or "/" in unit
+    return bool(gap) or len(unit) > 1 or unit in _SHORT_UNITS or unit in ("", "%")
 
 
 def _plain(digits: str) -> Fraction:
@@ -199,8 +274,23 @@ def _unit(text: str) -> str:
     text = text.strip().rstrip(".")
     if text in ("%", "percent", "per cent"):
         return "%"
-    singular = text.removesuffix("s") if len(text) > 2 and not text.endswith("ss") else text
+    first, _, second = text.partition(" ")
+    if second and first.rstrip(".") in ("sq", "square", "cubic"):
+        return _unit(second) + ("3" if first == "cubic" else "2")
+    if text[-1:] in ("2", "3"):
+        return _unit(text[:-1].rstrip("^")) + text[-1]
+    singular = _singular(text)
     return _UNITS.get(text, _UNITS.get(singular, singular))
+
+
+def _singular(text: str) -> str:
+    if "/" in text:
+        return text
+    if len(text) > 4 and text.endswith("ies"):
+        return text[:-3] + "y"
+    if len(text) > 4 and text.endswith(("xes", "ches", "shes", "sses")):
+        return text[:-2]
+    return text.removesuffix("s") if len(text) > 2 and not text.endswith("ss") else text
 
 
 def same_quantity(one: Quantity, two: Quantity) -> bool:
@@ -225,7 +315,7 @@ def _close(one: Fraction, two: Fraction) -> bool:
 
 
 class _BudgetSpent(BaseException):
-    """A comparison made more calls than it may. BaseException: sympy swallows the others."""
+    """A comparison ran more lines than it may. BaseException: sympy swallows the others."""
 
 
 def _verify(one: str, two: str) -> bool:
@@ -248,28 +338,31 @@ def _bounded(text: str) -> bool:
         return False
     # Nested or not, what all powers together can expand to stays below this degree.
     degree = math.prod(max(1, int(power)) for power in _WHOLE_POWER.findall(text))
-    return degree <= MAX_DEGREE
+    signs = text.count("+") + text.count("-")
+    return degree <= MAX_DEGREE and math.comb(degree + signs, signs) <= MAX_TERMS
 
 
 def _within_budget(compare: Callable[[], bool]) -> bool:
-    """Run with a budget of calls, counted by this thread's profile hook: the same verdict on
+    """Run with a budget of lines, counted by this thread's trace hook: the same verdict on
     every machine, however busy, where a clock would make it a matter of luck."""
-    calls = 0
+    lines = 0
 
-    def count(frame: FrameType, event: str, argument: Any) -> None:
-        nonlocal calls
-        calls += event == "call"
-        if calls > MAX_CALLS:
+    def count(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal lines
+        lines += 1
+        # Raised in a generator that is being closed it would be lost, and this hook with it.
+        if lines > MAX_LINES and not frame.f_code.co_flags & inspect.CO_GENERATOR:
             raise _BudgetSpent
+        return count
 
-    before = sys.getprofile()
-    sys.setprofile(count)
+    before = sys.gettrace()
+    sys.settrace(count)
     try:
         return compare()
     except _BudgetSpent:
         return False
     finally:
-        sys.setprofile(before)
+        sys.settrace(before)
 
 
 def _math_verify(parse: Any, verify: Any, one: str, two: str) -> bool:
