@@ -57,14 +57,14 @@ def _raw(text: str) -> str | None:
             start = tag.start() if start is None else start
             depth += 1
         elif start is not None:
-            stop = text.find(">", tag.end()) + 1
-            if stop == 0:
-                break
-            first = first or stop
+            first = first or tag
             depth -= 1
             if depth == 0:
-                return text[start:stop]
-    return None if start is None or first is None else text[start:first]
+                first = tag
+                break
+    # One search for one bracket: a search a tag would be quadratic in a hostile text.
+    stop = 0 if first is None else text.find(">", first.end()) + 1
+    return text[start:stop] if stop else None
 
 
 def coder_terms(
