@@ -419,11 +419,12 @@ def test_a_hostile_drawing_costs_one_failure_and_the_pool_goes_on(
 
 
 @pytest.mark.parametrize("name", LATE)
-def test_a_bomb_that_passes_the_pre_flight_costs_one_failure_too(rig: Rig, name: str) -> None:
-    outcome = draw(rig, LATE[name])
-    assert isinstance(outcome, RenderFailure)
-    assert outcome.kind in ("timeout", "memory", "crashed")
-    assert_alive(rig)
+async def test_a_bomb_that_passes_the_pre_flight_costs_one_failure_too(name: str) -> None:
+    async with RenderPool(RendererConfig(size=64, wall_seconds=1.2)) as pool:
+        outcome = await pool.render(LATE[name])
+        assert isinstance(outcome, RenderFailure)
+        assert outcome.kind in ("timeout", "memory", "crashed")
+        assert isinstance(await pool.render(unseen()), Picture)
 
 
 async def test_a_child_that_computes_too_long_ends_by_its_cpu_time() -> None:
@@ -445,11 +446,14 @@ async def test_a_child_killed_in_mid_render_costs_that_render_and_is_replaced() 
         assert len(pool.pids) == 1 and victim not in pool.pids
 
 
-async def test_a_child_killed_between_renders_costs_one_render_at_most() -> None:
+async def test_a_child_lost_between_renders_costs_none() -> None:
     async with RenderPool(CONFIG) as pool:
-        os.kill(pool.pids[0], signal.SIGKILL)
-        outcomes = [await pool.render(unseen()) for _ in range(3)]
-        assert [isinstance(outcome, Picture) for outcome in outcomes[1:]] == [True, True]
+        (victim,) = pool.pids
+        os.kill(victim, signal.SIGKILL)
+        await asyncio.to_thread(wait_for_the_end_of, victim)
+        await asyncio.sleep(0.2)  # the event loop hears of it
+        assert isinstance(await pool.render(unseen()), Picture)
+        assert len(pool.pids) == 1 and victim not in pool.pids
 
 
 async def test_a_child_does_not_mind_the_signals_that_stop_its_parent() -> None:
@@ -483,7 +487,6 @@ read_frame(sys.stdin.buffer)
         ("say(LENGTH.pack(5) + b'abc'); time.sleep(60)", "timeout"),
         ("say(LENGTH.pack(5) + b'\\xc1abcd'); time.sleep(60)", "crashed"),
         ("say(LENGTH.pack(2**31)); time.sleep(60)", "crashed"),
-        ("write_frame(pipe, Ready([], '')); time.sleep(60)", "blank"),
         ("write_frame(pipe, Reply(failure='surprise'))", "crashed"),
         ("sys.exit(3)", "crashed"),
         ("os.abort()", "crashed"),
@@ -492,7 +495,8 @@ read_frame(sys.stdin.buffer)
 )
 async def test_a_child_that_babbles_or_falls_silent_costs_one_failure(then: str, kind: str) -> None:
     command = (sys.executable, "-c", FAKE + then)
-    async with RenderPool(RendererConfig(size=64, wall_seconds=0.5), command=command) as pool:
+    config = RendererConfig(size=64, wall_seconds=0.5 if kind == "timeout" else 20)
+    async with RenderPool(config, command=command) as pool:
         outcome = await pool.render(CHART)
         assert isinstance(outcome, RenderFailure) and outcome.kind == kind
 
@@ -606,10 +610,14 @@ def test_children_end_even_when_their_parent_is_killed_while_they_draw() -> None
         pid = int(parent.stdout.readline())
         parent.kill()
         parent.wait()
-    deadline = time.monotonic() + 10
-    while is_alive(pid) and time.monotonic() < deadline:
+    wait_for_the_end_of(pid)
+
+
+def wait_for_the_end_of(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while is_alive(pid):
+        assert time.monotonic() < deadline, f"process {pid} still runs"
         time.sleep(0.02)
-    assert not is_alive(pid)
 
 
 def is_alive(pid: int) -> bool:
@@ -755,7 +763,7 @@ def test_preflight_never_raises_and_what_passes_is_stable(text: str) -> None:
         assert first.kind in KINDS
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=mutations() | drawings())
 def test_whatever_comes_has_an_outcome(rig: Rig, text: str) -> None:
     outcome = draw(rig, text)

@@ -132,6 +132,10 @@ class RenderPool:
         sound = False
         try:
             self._check_open()
+            if child is not None and child.gone:  # lost between renders: nobody's failure
+                self._alive.discard(child)
+                await child.end()
+                child = None
             if child is None:
                 child = await self._start()
             async with asyncio.timeout(self._config.wall_seconds):
@@ -172,8 +176,8 @@ class RenderPool:
         fresh = None
         try:
             if lost is not None:
-                self._alive.discard(lost)
                 await asyncio.shield(lost.end())
+                self._alive.discard(lost)
             with contextlib.suppress(*(() if strict else (RenderingError,))):
                 fresh = await self._start()
         finally:

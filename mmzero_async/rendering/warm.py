@@ -45,6 +45,11 @@ class WarmChild:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def gone(self) -> bool:
+        """Whether its end has been noticed."""
+        return self._process.returncode is not None
+
     @classmethod
     async def start(cls, options: Options, command: Sequence[str] = COMMAND) -> Self:
         """RenderingError when it does not come up."""
