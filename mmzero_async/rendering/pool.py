@@ -213,8 +213,9 @@ def _cause(lost: Lost, status: int, words: str) -> RenderFailure:
     """What ended a child: its CPU timer, an allocation that failed, or something else."""
     if status == -signal.SIGPROF:
         return RenderFailure("timeout", "its CPU time ran out")
-    if status == -signal.SIGABRT and "memory allocation" in words:
-        return RenderFailure("memory", words[-200:])
+    refused = [line for line in words.splitlines() if "memory allocation" in line]
+    if status == -signal.SIGABRT and refused:
+        return RenderFailure("memory", refused[-1])
     return RenderFailure("crashed", f"{lost}, status {status}: {words[-200:]}")
 
 
