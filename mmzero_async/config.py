@@ -5,17 +5,21 @@ Unknown keys and wrong types are refused with the place and what was expected. T
 """
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used: says what, where and what to do."""
+
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,7 +79,7 @@ class SamplingConfig(_Section, frozen=True, kw_only=True):
 class ProposerConfig(_Section, frozen=True, kw_only=True):
     """Reward constants after MM-Zero, section on the proposer."""
 
-    samples: int = 4
+    samples: Count = 4
     sampling: SamplingConfig = SamplingConfig(max_tokens=160)
     solvability_cap: float = 0.5
     low_difficulty: float = 0.15
@@ -91,7 +95,7 @@ class ProposerConfig(_Section, frozen=True, kw_only=True):
 class CoderConfig(_Section, frozen=True, kw_only=True):
     """Reward constants after MM-Zero, section on the coder."""
 
-    samples: int = 4
+    samples: Count = 4
     sampling: SamplingConfig = SamplingConfig(max_tokens=256)
     rendered: float = 1.0
     not_rendered: float = -0.1
@@ -104,8 +108,8 @@ class CoderConfig(_Section, frozen=True, kw_only=True):
 class SolverConfig(_Section, frozen=True, kw_only=True):
     """Reward constants after MM-Zero, section on the solver."""
 
-    easy_samples: int = 4
-    hard_samples: int = 8
+    easy_samples: Count = 4
+    hard_samples: Count = 8
     sampling: SamplingConfig = SamplingConfig(max_tokens=64)
     answer_weight: float = 0.9
     format_weight: float = 0.1
@@ -130,7 +134,7 @@ class FilterConfig(_Section, frozen=True, kw_only=True):
 class RoleLearning(_Section, frozen=True, kw_only=True):
     """How one role is trained."""
 
-    groups: int  # groups a step
+    groups: Count  # groups a step
     lr: float
     train: bool = True
 
@@ -223,25 +227,16 @@ def load(source: str = "seedling", overrides: Iterable[str] = ()) -> Config:
 
     Raises ConfigError for a missing file, TOML syntax, an unknown key or a value of a wrong type.
     """
-    path = Path(source)
-    if path.suffix == ".toml" or path.exists():
-        if not path.is_file():
-            raise ConfigError(f"configuration {path}: no such file. Presets: {preset_names()}")
-        text = path.read_text()
-    elif source in preset_names():
-        text = resources.files("mmzero_async.presets").joinpath(f"{source}.toml").read_text()
-    else:
-        raise ConfigError(
-            f"configuration {source!r}: neither a .toml file nor one of {preset_names()}"
-        )
     try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tree = tomllib.loads(_text(source))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration {source}: not valid TOML: {error}") from error
     for override in overrides:
         _override(tree, override)
+    if (place := _not_finite(tree, "$")) is not None:
+        raise ConfigError(f"configuration {source}: a finite number is expected - at `{place}`")
     try:
-        return msgspec.convert(tree, Config)
+        return msgspec.convert(_over(msgspec.to_builtins(Config()), tree), Config)
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"configuration {source}: {error}. Every key is documented in "
@@ -249,11 +244,51 @@ def load(source: str = "seedling", overrides: Iterable[str] = ()) -> Config:
         ) from error
 
 
+def _text(source: str) -> str:
+    if source in preset_names():  # whatever else bears that name in the current folder
+        file = resources.files("mmzero_async.presets").joinpath(f"{source}.toml")
+        return file.read_text(encoding="utf-8")
+    path = Path(source)
+    if path.suffix != ".toml" and not path.is_file():
+        raise ConfigError(
+            f"configuration {source!r}: neither a .toml file nor one of {preset_names()}"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"configuration {path}: no such file. Presets: {preset_names()}"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"configuration {path}: not readable: {error}") from error
+
+
+def _over(defaults: Any, tree: Any) -> Any:
+    """The tree laid over the defaults: a key that it leaves out keeps its section's default."""
+    if not (isinstance(defaults, dict) and isinstance(tree, dict)):
+        return tree
+    return defaults | {key: _over(defaults.get(key), value) for key, value in tree.items()}
+
+
+def _not_finite(value: Any, place: str) -> str | None:
+    """Where a number stands that JSON cannot say."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return place
+    named: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        named = ((f"{place}.{key}", inner) for key, inner in value.items())
+    elif isinstance(value, list):
+        named = ((f"{place}[{i}]", inner) for i, inner in enumerate(value))
+    found = (_not_finite(inner, where) for where, inner in named)
+    return next((where for where in found if where is not None), None)
+
+
 def _override(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r}: expected section.key=value")
     *sections, leaf = key.strip().split(".")
+    value = value.strip()
     node = tree
     for section in sections:
         child = node.setdefault(section, {})
