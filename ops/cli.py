@@ -37,6 +37,12 @@ app = typer.Typer(
 )
 console = Console(highlight=False)
 
+
+def say(text: str, style: str | None = None) -> None:
+    """One line for people; where there is no terminal it stays one line."""
+    console.print(text, style=style, markup=False, soft_wrap=True)
+
+
 RunFolder = Annotated[Path, typer.Argument(help="a run's folder, or its name under runs/")]
 AsJson = Annotated[bool, typer.Option("--json", help="figures for programs")]
 Overrides = Annotated[
@@ -105,7 +111,7 @@ def _show(report: Report, stats: LogStats, as_json: bool) -> None:
         print(json.dumps(summary.figures(report, stats)))
     else:
         for line in summary.lines(report, stats):
-            console.print(line, markup=False)
+            say(line)
 
 
 @app.command()
@@ -124,21 +130,18 @@ def run(
         line = " ".join(f"{role} {steps[role]}" for role in ROLES)
         if line != shown or int(running) % 30 == 0:
             shown = line
-            console.print(
+            say(
                 f"{running / 60:5.1f} min  steps: {line}  events {report.pipeline.next_offset}  "
-                f"pictures {report.renders['']}",
-                markup=False,
+                f"pictures {report.renders['']}"
             )
 
-    report = asyncio.run(
-        supervise(run, loaded, lambda text: console.print(text, markup=False), progress)
-    )
-    with reading(run) as reader:
-        _show(report, reader.stats(), as_json=False)
+    asyncio.run(supervise(run, loaded, say, progress))
+    report, stats = report_of(run)
+    _show(report, stats, as_json=False)
     if report.pipeline.finished is None:
-        console.print(f"stopped; the same command goes on. Look: mmzero status {run}")
+        say(f"stopped; the same command goes on. Look: mmzero status {run}")
     else:
-        console.print(f"finished. Look: mmzero replay {run} --audit; mmzero dataset {run}")
+        say(f"finished. Look: mmzero replay {run} --audit; mmzero dataset {run}")
 
 
 def _with_section(override: str) -> str:
@@ -172,7 +175,7 @@ def replay(
         for line in replays.rebuild_lines(rebuilt) + (
             replays.audit_lines(audited) if audited else []
         ):
-            console.print(line, style="red" if line.startswith("  ") else None, markup=False)
+            say(line, "red" if line.startswith("  ") else None)
     if rebuilt["differences"] or (audited is not None and not audited.clean):
         raise typer.Exit(1)
 
@@ -197,7 +200,7 @@ def tail_command(
                 print(json.dumps(line), flush=True)
             else:
                 text, colour = tail.text(line)
-                console.print(text, style=colour or None, markup=False, soft_wrap=True)
+                say(text, colour or None)
     except KeyboardInterrupt:
         return
 
@@ -209,7 +212,7 @@ def trace_command(run: RunFolder, lineage: Annotated[str, typer.Argument()]) -> 
         found = False
         for line in trace.trace(reader, lineage):
             found = True
-            console.print(line, markup=False, soft_wrap=True)
+            say(line)
     if not found:
         raise LogError(f"the log of {run} knows nothing of {lineage}")
 
@@ -223,7 +226,7 @@ def dataset(
     target = out or run_folder(run) / "dataset.parquet"
     with reading(run) as reader:
         count = datasets.write(reader, target)
-    console.print(f"{count} rows in {target}", markup=False)
+    say(f"{count} rows in {target}")
 
 
 @app.command(name="eval")
@@ -244,9 +247,9 @@ def eval_command(
         print(json.dumps(found))
         return
     for name in ("easy", "hard"):
-        console.print(f"{name}: {found[name]}", markup=False)
+        say(f"{name}: {found[name]}")
     for kind, (correct, asked) in event.by_kind.items():
-        console.print(f"  {kind:22} {correct / asked:6.1%} of {asked}", markup=False)
+        say(f"  {kind:22} {correct / asked:6.1%} of {asked}")
 
 
 async def _evaluate(folder: Path, loaded: Config, mode: str, scenes: int) -> Any:

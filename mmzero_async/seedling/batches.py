@@ -13,6 +13,7 @@ from PIL import Image
 from mmzero_async.seedling.lessons import (
     Lesson,
     coder_lesson,
+    describing_lesson,
     proposer_lesson,
     solver_lesson,
 )
@@ -79,9 +80,18 @@ class Encoder:
 
 
 def lesson_batches(
-    encoder: Encoder, rng: random.Random, hard_share: float, solvers: int, writers: int
+    encoder: Encoder,
+    rng: random.Random,
+    *,
+    solvers: int,
+    writers: int,
+    describe_share: float,
+    hard_share: float,
 ) -> tuple[Batch, Batch]:
     """One solver batch and one text batch (proposer and coder lessons, half each)."""
-    looking = [solver_lesson(rng, hard_share) for _ in range(solvers)]
+    looking = [
+        describing_lesson(rng) if rng.random() < describe_share else solver_lesson(rng, hard_share)
+        for _ in range(solvers)
+    ]
     writing = [proposer_lesson(rng) if i % 2 else coder_lesson(rng) for i in range(writers)]
     return encoder.batch(looking), encoder.batch(writing)

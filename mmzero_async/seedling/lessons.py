@@ -70,6 +70,13 @@ def solver_lesson(rng: random.Random, hard_share: float, scene: Scene | None = N
     )
 
 
+def describing_lesson(rng: random.Random) -> Lesson:
+    """Everything in the picture at once: many readings for one look. Only schooling asks this."""
+    scene = random_scene(rng)
+    prompt = TEMPLATES["solver"].format(question="Describe the picture.")
+    return Lesson("solver", prompt, scene.caption(), svg=scene.svg(), kind="describe")
+
+
 def lesson_texts(rng: random.Random, count: int) -> Iterator[str]:
     """Prompts and replies as plain text, for the tokenizer's training."""
     for _ in range(count // 3):

@@ -1,9 +1,9 @@
-"""Grows the seedling: `python -m mmzero_async.seedling.train --out DIR --steps 3600`.
+"""Grows the seedling: `python -m mmzero_async.seedling.train --out DIR --steps 4400`.
 
-One process makes lessons, one learns from them. Hard questions come late and seldom, so that the
-seedling reads pictures well and reasons over them badly enough to have room to grow. Everything
-random follows from --seed: the same steps, seed and threads on the same machine give the same
-weights.
+One process makes lessons, one learns from them. First it learns to see: half of the lessons ask for
+a description. Hard questions come late and seldom, so that the seedling reads pictures well and
+reasons over them badly enough to have room to grow. Everything random follows from --seed: the same
+steps, seed and threads on the same machine give the same weights.
 """
 
 import argparse
@@ -24,8 +24,10 @@ from mmzero_async.seedling import tokenizer as vocabulary
 from mmzero_async.seedling.batches import Batch, Encoder, lesson_batches
 
 IMAGE_SIZE = 96
-SOLVERS, WRITERS = 64, 16  # lessons a step
-HARD_FROM, HARD_SHARE = 0.4, 0.1  # hard questions: share of the training at which they begin
+SOLVERS, WRITERS = 64, 8  # lessons a step
+SEEING = 0.4  # the first part of the training
+DESCRIBE_SHARES = (0.5, 0.15)  # of the solver's lessons, in the first part and after it
+HARD_SHARES = (0.0, 0.1)  # of the solver's other lessons, likewise
 
 
 def teach(queue: Any, folder: str, seed: int, steps: int) -> None:
@@ -34,8 +36,17 @@ def teach(queue: Any, folder: str, seed: int, steps: int) -> None:
     encoder = Encoder(AutoTokenizer.from_pretrained(folder), IMAGE_SIZE)
     rng = random.Random(seed)
     for step in range(steps):
-        hard = HARD_SHARE if step >= HARD_FROM * steps else 0.0
-        queue.put(lesson_batches(encoder, rng, hard, SOLVERS, WRITERS))
+        part = int(step >= SEEING * steps)
+        queue.put(
+            lesson_batches(
+                encoder,
+                rng,
+                solvers=SOLVERS,
+                writers=WRITERS,
+                describe_share=DESCRIBE_SHARES[part],
+                hard_share=HARD_SHARES[part],
+            )
+        )
 
 
 def batches(folder: Path, seed: int, steps: int) -> Iterator[tuple[Batch, Batch]]:
@@ -71,7 +82,7 @@ def loss_of(model: Any, batch: Batch) -> torch.Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=4400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--lr", type=float, default=1.5e-3)
@@ -130,8 +141,9 @@ def save(model: Any, folder: Path, args: argparse.Namespace, step: int, means: l
         "image_size": IMAGE_SIZE,
         "solver_lessons": step * SOLVERS,
         "writer_lessons": step * WRITERS,
-        "hard_share": HARD_SHARE,
-        "hard_from": HARD_FROM,
+        "seeing": SEEING,
+        "describe_shares": DESCRIBE_SHARES,
+        "hard_shares": HARD_SHARES,
         "parameters": sum(p.numel() for p in model.parameters()),
         "solver_loss": round(means[0], 4),
         "writer_loss": round(means[1], 4),

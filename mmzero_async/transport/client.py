@@ -88,9 +88,13 @@ class LogClient:
             task.add_done_callback(client._on_end)
         try:
             await client._join(patience)
-            yield client
-            with contextlib.suppress(zmq.ZMQError):
-                await client._send([m.encode(m.Goodbye())])
+            try:
+                yield client
+            finally:  # also when we are cancelled: leases go back at once, not after silence
+                if client._failure is None:
+                    with contextlib.suppress(zmq.ZMQError, TimeoutError):
+                        async with asyncio.timeout(1.0):
+                            await client._send([m.encode(m.Goodbye())])
         finally:
             if client._resend is not None:
                 tasks.append(client._resend)

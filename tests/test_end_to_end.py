@@ -1,0 +1,277 @@
+"""One run, from nothing to its last figure, on real vLLM, LMDB, ZeroMQ and resvg; killed on the way.
+
+    start -> Ctrl-C -> same command -> kill -9 of the one who drives it -> same command
+          -> kill -9 of a worker, the log server and the learner in turn -> the end
+
+The story is told once; each test looks at one part of it.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mmzero_async.engines.launch import installed
+from mmzero_async.log.reader import LogReader
+from mmzero_async.schemas.blobs import blob_digest
+from mmzero_async.schemas.events import (
+    Answered,
+    Coded,
+    Proposed,
+    Rendered,
+    StepCommitted,
+    WorkerJoined,
+)
+from mmzero_async.schemas.packing import unpack_logprobs, unpack_tokens
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+PATIENCE = 420.0  # seconds for any one thing to happen, on a busy machine
+STEPS = 3
+
+
+def mmzero(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mmzero_async.ops.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def until(what: str, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.2)
+
+
+def family(run: Path) -> list[psutil.Process]:
+    """Every process that works for the run, the engine's included."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(run) in " ".join(process.cmdline()) or process.environ().get(MARK) == str(run):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+MARK = "MMZERO_TEST_RUN"  # children inherit it
+
+
+@dataclass
+class Story:
+    run: Path
+    interrupted: tuple[int, list[psutil.Process]] = (-1, [])
+    left_by_kill: list[psutil.Process] = field(default_factory=list)
+    steps_at_interrupt: int = 0
+    joined_again: dict[str, int] = field(default_factory=dict)
+    status: int = -1
+    printed: str = ""
+
+    def reader(self) -> LogReader:
+        return LogReader.open(self.run / "log")
+
+    def count(self, kind: type[Any], **wanted: str) -> int:
+        if not (self.run / "log" / "data.mdb").exists():
+            return 0
+        try:
+            reader = self.reader()
+        except Exception:  # being made this moment
+            return 0
+        try:
+            events = (record.event() for record in reader.scan())
+            return sum(
+                isinstance(e, kind) and all(getattr(e, k) == v for k, v in wanted.items())
+                for e in events
+            )
+        finally:
+            reader.close()
+
+    def start(self) -> subprocess.Popen[str]:
+        overrides = [f"max_steps={STEPS}", "max_minutes=0", "eval.scenes=20"]
+        overrides += ["learner.proposer.groups=2", "learner.coder.groups=4"]
+        overrides += ["learner.solver.groups=6", "learner.keep_checkpoints=3"]
+        output = (self.run.parent / "output.txt").open("a")
+        return subprocess.Popen(
+            [sys.executable, "-m", "mmzero_async.ops.cli", "run", "--run", self.run, *overrides],
+            stdout=output,
+            stderr=output,
+            text=True,
+            env={**os.environ, MARK: str(self.run), "COLUMNS": "200"},
+        )
+
+    def kill(self, module: str, worker: str, role: str) -> None:
+        """kill -9, then waits until it is back."""
+        before = self.count(WorkerJoined, worker=worker) if role else 0
+        [victim] = [p for p in family(self.run) if f"workers.{module}" in " ".join(p.cmdline())]
+        victim.kill()
+        if role:
+            until(f"{worker} back", lambda: self.count(WorkerJoined, worker=worker) > before)
+        else:
+            until(
+                f"{module} back",
+                lambda: any(
+                    f"workers.{module}" in " ".join(p.cmdline()) and p.pid != victim.pid
+                    for p in family(self.run)
+                ),
+            )
+        self.joined_again[module] = 1
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    installed()
+    told = Story(tmp_path_factory.mktemp("story") / "run")
+    process = told.start()
+    try:
+        until("a first step", lambda: told.count(StepCommitted) > 0)
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        told.interrupted = (process.returncode, family(told.run))
+        told.steps_at_interrupt = told.count(StepCommitted)
+
+        process = told.start()
+        until("a further step", lambda: told.count(StepCommitted) > told.steps_at_interrupt)
+        process.kill()
+        process.wait()
+        until("all of it gone", lambda: not family(told.run))
+        told.left_by_kill = family(told.run)
+
+        process = told.start()
+        answers = told.count(Answered)
+        until("answers go on", lambda: told.count(Answered) > answers + 5)
+        for module, worker, role in (
+            ("solver", "solver-0", "solver"),
+            ("renderer", "renderer-0", "renderer"),
+            ("log_server", "log-server", ""),
+            ("learner", "learner-0", "learner"),
+        ):
+            told.kill(module, worker, role)
+        told.status = process.wait(PATIENCE * 2)
+        told.printed = (told.run.parent / "output.txt").read_text()
+        yield told
+    finally:
+        process.kill()
+        for left in family(told.run):
+            left.kill()
+        if told.status != 0:
+            print((told.run.parent / "output.txt").read_text())
+            print(mmzero("tail", told.run, "--no-follow", "-n", "60").stdout)
+
+
+def test_ctrl_c_leaves_no_process_behind_and_a_log_that_opens(story: Story) -> None:
+    status, left = story.interrupted
+    assert status == 0
+    assert left == []
+    assert story.steps_at_interrupt >= 1
+
+
+def test_killing_the_one_who_drives_it_leaves_no_process_behind(story: Story) -> None:
+    assert story.left_by_kill == []
+
+
+def test_the_run_ends_by_itself_with_every_role_trained(story: Story) -> None:
+    assert story.status == 0
+    assert set(story.joined_again) == {"solver", "renderer", "log_server", "learner"}
+    figures = json.loads(mmzero("status", story.run, "--json").stdout)
+    assert figures["finished"]
+    assert all(role["steps"] >= STEPS for role in figures["roles"].values())
+    assert 0 < figures["peak_memory_gb"] < 8
+    assert [(e["moment"], e["mode"]) for e in figures["heldout"]] == [
+        ("before", "greedy"),
+        ("before", "sampled"),
+        ("after", "greedy"),
+        ("after", "sampled"),
+    ]
+
+
+def test_every_promise_is_kept_and_the_rewards_come_from_the_log_alone(story: Story) -> None:
+    replayed = mmzero("replay", story.run, "--audit", "--json")
+    found = json.loads(replayed.stdout)
+    assert replayed.returncode == 0, found
+    assert found["audit"]["clean"]
+    assert found["rebuilt"]["windows"] >= 3 * STEPS
+    assert found["rebuilt"]["differences"] == []
+    for role, complete in found["audit"]["complete"].items():
+        rejected = sum(n for k, n in found["audit"]["rejected"].items() if k.startswith(role))
+        ends = found["audit"]["trained"][role] + rejected + found["audit"]["pending"][role]
+        assert complete == ends
+
+
+def test_replay_prints_the_very_figures_that_the_run_printed(story: Story) -> None:
+    wanted = [line for line in mmzero("status", story.run).stdout.splitlines() if line.strip()]
+    unwrapped = re.sub(r"\s+", " ", story.printed)
+    for line in wanted:
+        assert re.sub(r"\s+", " ", line).strip() in unwrapped
+
+
+def test_every_sampled_token_has_its_log_probability_and_version(story: Story) -> None:
+    reader = story.reader()
+    seen = 0
+    for record in reader.scan():
+        event = record.event()
+        if not isinstance(event, Proposed | Coded | Answered):
+            continue
+        generation = event.generation
+        assert len(unpack_tokens(generation.prompt_token_ids)) > 0
+        assert generation.policy == f"{generation.role}@{generation.version}"
+        for sample in generation.samples:
+            tokens, logprobs = unpack_tokens(sample.token_ids), unpack_logprobs(sample.logprobs)
+            assert len(tokens) == len(logprobs) > 0
+            assert (logprobs <= 1e-4).all()
+            covered = [i for span in sample.versions for i in range(span.start, span.stop)]
+            assert covered == list(range(len(tokens)))
+            assert all(span.version == generation.version for span in sample.versions)
+            seen += 1
+        if isinstance(event, Answered):
+            assert blob_digest(reader.blob(generation.images[0])) == generation.images[0]
+    reader.close()
+    assert seen > 100
+
+
+def test_on_policy_ratios_say_that_engine_and_learner_compute_the_same(story: Story) -> None:
+    """Each role's first step trains on version 0 alone: any mismatch is the engine's."""
+    reader = story.reader()
+    first = {
+        event.role: event.metrics
+        for record in reader.scan()
+        if isinstance(event := record.event(), StepCommitted) and event.step == 1
+    }
+    reader.close()
+    assert set(first) == {"proposer", "coder", "solver"}
+    for metrics in first.values():
+        assert metrics["staleness_max"] == 0
+        assert metrics["mismatch_kl"] < 1e-4
+        assert abs(metrics["ratio_mean"] - 1.0) < 1e-3
+
+
+def test_a_trained_picture_can_be_traced_and_becomes_a_row_of_a_dataset(story: Story) -> None:
+    reader = story.reader()
+    step = next(
+        event
+        for record in reader.scan()
+        if isinstance(event := record.event(), StepCommitted) and event.role == "solver"
+    )
+    rendered = sum(
+        isinstance(event := record.event(), Rendered) and event.picture is not None
+        for record in reader.scan()
+    )
+    reader.close()
+    told = mmzero("trace", story.run, step.groups[0]).stdout
+    for word in ("proposed", "coded", "rendered", "answered", "rewarded", "trained"):
+        assert word in told
+    wrote = re.match(r"(\d+) rows", mmzero("dataset", story.run).stdout)
+    assert wrote is not None and 0 < int(wrote[1]) <= rendered
