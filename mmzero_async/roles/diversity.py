@@ -100,19 +100,22 @@ def diversity_penalties(proposals: Sequence[Proposal], config: ProposerConfig) -
 
 def cluster_shares(texts: Sequence[str], threshold: float) -> NDArray[np.float64]:
     """float64 [n]: size of each text's cluster over n. Average linkage on 1 - BLEU; clusters join
-    while they are nearer than the threshold."""
+    while they are nearer than the threshold. Of equal distances the linkage takes the first, so
+    the texts stand in an order of their own."""
     n = len(texts)
     if n < 2:
         return np.ones(n)
     # Heavy and needed in one process only, so not at the module's import.
     from scipy.cluster.hierarchy import fcluster, linkage  # type: ignore[import-untyped]
 
-    distances = bleu_distances(texts)
+    order = sorted(range(n), key=lambda i: texts[i].split())
+    distances = bleu_distances([texts[i] for i in order])
     condensed = distances[np.triu_indices(n, k=1)]
     tree = linkage(condensed, method="average")
     labels = fcluster(tree, t=np.nextafter(threshold, 0.0), criterion="distance")
     sizes = np.bincount(labels)
-    shares: NDArray[np.float64] = sizes[labels] / n
+    shares = np.empty(n)
+    shares[order] = sizes[labels] / n
     return shares
 
 
