@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load, save_file
+from safetensors.torch import load
+from safetensors.torch import save as packed
 from torch import Tensor
 
 from mmzero_async.learner.errors import CheckpointError
@@ -22,6 +23,7 @@ from mmzero_async.schemas.events import Role
 CHECKPOINTS = "checkpoints"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's names
 OPTIMIZER, MANIFEST = "optimizer.safetensors", "checkpoint.json"
+CONTENT = (ADAPTER, ADAPTER_CONFIG, OPTIMIZER)  # what the manifest has digests of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +60,17 @@ def save(
     target = run / relative
     parent = target.parent
     parent.mkdir(parents=True, exist_ok=True)
+    for litter in parent.glob(f".*-{target.name}-*"):  # of a learner that died right here
+        shutil.rmtree(litter)
     making = parent / f".making-{target.name}-{os.getpid()}"
-    shutil.rmtree(making, ignore_errors=True)
     making.mkdir()
-    save_file(dict(adapter), making / ADAPTER, metadata={"format": "pt"})
-    save_file(dict(optimizer), making / OPTIMIZER, metadata={"format": "pt"})
+    # Written by us, not by safetensors: a full disk must be an OSError like any other.
+    (making / ADAPTER).write_bytes(packed(dict(adapter), metadata={"format": "pt"}))
+    (making / OPTIMIZER).write_bytes(packed(dict(optimizer), metadata={"format": "pt"}))
     (making / ADAPTER_CONFIG).write_text(
         json.dumps(dict(adapter_config), indent=1, sort_keys=True) + "\n"
     )
-    digests = {name: _digest(making / name) for name in (ADAPTER, ADAPTER_CONFIG, OPTIMIZER)}
+    digests = {name: _digest(making / name) for name in CONTENT}
     manifest = {"role": role, "version": version, "sha256": digests}
     (making / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     for file in making.iterdir():
@@ -76,7 +80,8 @@ def save(
     if target.exists():
         target.rename(old)
     making.rename(target)
-    _sync(parent)
+    for folder in (parent, parent.parent, run):
+        _sync(folder)
     shutil.rmtree(old, ignore_errors=True)
     return Saved(relative, digests[ADAPTER])
 
@@ -88,25 +93,32 @@ def read(run: Path, checkpoint: str, digest: str = "") -> Loaded:
     """
     folder = run / checkpoint
     try:
-        expected: dict[str, str] = json.loads((folder / MANIFEST).read_text())["sha256"]
+        manifest = json.loads((folder / MANIFEST).read_text())
+        expected: dict[str, str] = {name: manifest["sha256"][name] for name in CONTENT}
+        is_named = relative_folder(manifest["role"], int(manifest["version"]))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"checkpoint {folder}: no {MANIFEST} there. Was the folder moved or pruned? "
             "The log's last StepCommitted names the version that is needed"
         ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"checkpoint {folder}: {MANIFEST} is damaged: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {folder}: {MANIFEST} is damaged: {error!r}") from error
+    if is_named != checkpoint:
+        raise CheckpointError(
+            f"checkpoint {folder}: {MANIFEST} calls it {is_named}: a folder was renamed or copied "
+            "over another"
+        )
     content: dict[str, bytes] = {}
-    for name in (ADAPTER, OPTIMIZER):
+    for name in CONTENT:
         try:
             content[name] = (folder / name).read_bytes()
-        except FileNotFoundError as error:
-            raise CheckpointError(f"checkpoint {folder}: {name} is missing") from error
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {folder}: {name} is missing: {error}") from error
         actual = hashlib.sha256(content[name]).hexdigest()
-        if actual != expected.get(name):
+        if actual != expected[name]:
             raise CheckpointError(
                 f"checkpoint {folder}: {name} is damaged: its digest is {actual[:16]}…, "
-                f"{str(expected.get(name))[:16]}… was written. Restore it from a copy, or go back "
+                f"{str(expected[name])[:16]}… was written. Restore it from a copy, or go back "
                 "to an older version"
             )
     if digest and expected[ADAPTER] != digest:
@@ -125,10 +137,13 @@ def prune(run: Path, role: Role, keep: int, protected: Collection[int] = ()) -> 
         return []
     for litter in parent.glob(".*-*"):
         shutil.rmtree(litter, ignore_errors=True)
-    versions = sorted(int(p.name) for p in parent.iterdir() if p.name.isdecimal())
+    folders = {int(p.name): p for p in parent.iterdir() if p.name.isdecimal()}
+    versions = sorted(folders)
     removed = [v for v in versions[:-keep] if v not in protected] if keep > 0 else []
     for version in removed:
-        shutil.rmtree(parent / f"{version:06d}")
+        old = parent / f".old-{version:06d}-{os.getpid()}"
+        folders[version].rename(old)  # first out of sight: half a version is never seen
+        shutil.rmtree(old)
     return removed
 
 
