@@ -100,7 +100,10 @@ def score(
     config: Config,
     batch: BatchContext | None = None,
 ) -> Scored | Rejection:
-    """The group's rewards and advantages, or the reason to reject it (filters, no variance)."""
+    """The group's rewards and advantages, or the reason to reject it (filters, no variance).
+
+    With a batch context a proposer group is scored in its final form and never rejected.
+    """
     members = Members.of(events)
     if members.proposed is None:
         return Rejection("incomplete", "its Proposed event is missing")
@@ -129,8 +132,10 @@ def _proposer(
             per_sample.append([members.facts(drawing) for drawing in drawings])
     terms = proposer.proposer_terms(proposed, per_sample, config.proposer, batch or BatchContext())
     parsed = sum(outcome.proposal is not None for outcome in proposed.outcomes)
-    facts = {"parsed": parsed / len(proposed.outcomes)}
-    return _finish(group, proposed.generation, terms, facts, proposed, config)
+    facts = {"parsed": parsed / max(1, len(proposed.outcomes))}
+    # With the window's penalties it is chosen already: alike rewards then have no advantage.
+    final = batch is not None
+    return _finish(group, proposed.generation, terms, facts, proposed, config, final=final)
 
 
 def _coder(
@@ -171,9 +176,11 @@ def _finish(
     facts: dict[str, float],
     proposed: Proposed,
     config: Config,
+    *,
+    final: bool = False,
 ) -> Scored | Rejection:
     rewards = rewards_of(terms)
-    rejection = filters.zero_variance(rewards)
+    rejection = None if final else filters.zero_variance(rewards)
     if rejection is not None:
         return rejection
     advantages = group_advantages(rewards, config.learner.scale_rewards)

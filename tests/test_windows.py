@@ -1,0 +1,316 @@
+"""From complete groups to windows: what is refused why, what is trained on, and in which order.
+
+Windows are pure functions of events and configuration, so these tests feed events.
+"""
+
+import random
+
+import msgspec
+import pytest
+from builders import PROPOSAL, answered, coded, proposed, rendered, whole_tree
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmzero_async.config import Config, load
+from mmzero_async.learner.scoring import Scored, score
+from mmzero_async.learner.windows import Candidates
+from mmzero_async.projections.lineage import CompleteGroup
+from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.roles.filters import Rejection
+from mmzero_async.schemas.events import (
+    Event,
+    GroupRejected,
+    ProposalOutcome,
+    Proposed,
+    Role,
+    StepCommitted,
+)
+
+OPEN = ["filters.coder_render_rate=[0.0, 1.0]"]
+SMALL = [*OPEN, *(f"learner.{role}.groups=2" for role in ("proposer", "coder", "solver"))]
+CONFIG = load(overrides=SMALL)
+
+
+class Log:
+    """A log in memory, the pipeline over it, and the lookup that a learner would have."""
+
+    def __init__(self, events: list[Event] | None = None) -> None:
+        self.events: list[Event] = []
+        self.pipeline = Pipeline()
+        self.add(*(events or []))
+
+    def add(self, *events: Event) -> None:
+        for event in events:
+            self.pipeline.apply(len(self.events), event)
+            self.events.append(event)
+
+    def of(self, group: CompleteGroup) -> list[Event]:
+        return [self.events[offset] for offset in group.offsets]
+
+    def ready(self, role: Role, group: str) -> CompleteGroup:
+        return self.pipeline.book.ready[role][group]
+
+    def score(self, role: Role, group: str, config: Config = CONFIG) -> Scored | Rejection:
+        found = self.ready(role, group)
+        return score(found, self.of(found), config)
+
+
+def step(role: Role, number: int, groups: list[str], version: int | None = None) -> StepCommitted:
+    return StepCommitted(
+        role=role,
+        step=number,
+        version=version or number,
+        groups=groups,
+        offsets=[],
+        checkpoint="c",
+        digest="d",
+        batch_digest="b",
+        metrics={},
+    )
+
+
+def picture(drawing: str, easy: list[str | None], hard: list[str | None]) -> list[Event]:
+    return [rendered(drawing), answered(drawing, "easy", easy), answered(drawing, "hard", hard)]
+
+
+def varied_tree() -> list[Event]:
+    """Two parsed proposals of three: one with a picture of each kind, one with none."""
+    return [
+        proposed("g0", [True, True, False]),
+        coded("g0.s0", [True, True, True, False]),
+        # s = 3/4; hard: 3 3 11 4, c = 2/4, d = .5
+        *picture("g0.s0.d0", ["4", "four", "4.0", "5"], ["3", "3", "11", "4"]),
+        # s = 1/4; hard: all alike, c = 1, d = 0
+        *picture("g0.s0.d1", ["4", "5", "6", None], ["3", "3.0", "three", "3"]),
+        rendered("g0.s0.d2", ok=False),
+        coded("g0.s1", [False, False]),
+    ]
+
+
+# --- rejections -------------------------------------------------------------------------------
+
+
+def test_every_refusal_is_an_event_with_its_reason() -> None:
+    config = load(overrides=[*SMALL, "filters.coder_render_rate=[0.25, 0.75]"])
+    log = Log(
+        [
+            *whole_tree("g0", proposals=1, drawings=2, hard=["3"] * 4),  # rate 1, c = 1
+            *whole_tree("g1", proposals=1, drawings=1, easy=["4", "5", "6", "7"]),  # easy 1/4
+        ]
+    )
+    rejected = Candidates(config).refresh(log.pipeline, log.of)
+    assert [(r.role, r.group, r.reason) for r in rejected] == [
+        ("proposer", "g0", "zero_variance"),
+        ("proposer", "g1", "zero_variance"),
+        ("coder", "g0.s0", "render_rate"),
+        ("coder", "g1.s0", "render_rate"),
+        ("solver", "g0.s0.d0", "consistency"),
+        ("solver", "g0.s0.d1", "consistency"),
+        ("solver", "g1.s0.d0", "consistency"),
+    ]
+    assert "render_rate 1 outside [0.25, 0.75]" in rejected[2].detail
+    assert "hard_consistency 1 outside" in rejected[4].detail
+    assert "easy_consistency 0.25 outside" in rejected[6].detail
+
+
+def test_a_group_is_stale_only_beyond_the_limit() -> None:
+    limit = CONFIG.admission.max_staleness
+    log = Log([*whole_tree("g0", proposals=1, drawings=1)])
+    log.add(step("solver", 1, ["x"], version=limit))
+    candidates = Candidates(CONFIG)
+    assert all(r.role != "solver" for r in candidates.refresh(log.pipeline, log.of))
+    assert list(candidates.passed["solver"]) == ["g0.s0.d0"]
+    log.add(step("solver", 2, ["y"], version=limit + 1))
+    (stale,) = [r for r in candidates.refresh(log.pipeline, log.of) if r.role == "solver"]
+    assert (stale.group, stale.reason) == ("g0.s0.d0", "stale")
+    assert f"{limit + 1} versions behind, at most {limit}" in stale.detail
+    assert not candidates.passed["solver"]
+
+
+def test_groups_of_a_role_that_is_not_trained_are_frozen() -> None:
+    config = load(overrides=[*SMALL, "learner.solver.train=false"])
+    log = Log(varied_tree())
+    rejected = Candidates(config).refresh(log.pipeline, log.of)
+    assert {r.reason for r in rejected if r.role == "solver"} == {"frozen"}
+    assert all(r.role == "solver" or r.reason != "frozen" for r in rejected)
+    everything = load(
+        overrides=[f"learner.{r}.train=false" for r in ("proposer", "coder", "solver")]
+    )
+    assert Candidates(everything).fullest() is None
+
+
+def test_a_rejection_is_said_once_until_the_log_has_it() -> None:
+    log = Log(varied_tree())
+    candidates = Candidates(CONFIG)
+    first = candidates.refresh(log.pipeline, log.of)
+    assert {(r.group, r.reason) for r in first} == {
+        ("g0.s0.d1", "consistency"),
+        ("g0.s1", "zero_variance"),
+    }
+    assert candidates.refresh(log.pipeline, log.of) == []
+    log.add(*first)
+    assert candidates.refresh(log.pipeline, log.of) == []
+    # A learner that died before it could say so says the same again.
+    again = Log(varied_tree())
+    assert Candidates(CONFIG).refresh(again.pipeline, again.of) == first
+
+
+# --- windows ----------------------------------------------------------------------------------
+
+
+def test_a_window_is_the_oldest_groups_and_waits_until_there_are_enough() -> None:
+    log, candidates = Log(), Candidates(CONFIG)
+    log.add(*whole_tree("g1", proposals=1, drawings=1))
+    candidates.refresh(log.pipeline, log.of)
+    assert candidates.fullest() is None
+    log.add(*whole_tree("g0", proposals=1, drawings=1))  # a lower number, but complete later
+    log.add(*whole_tree("g2", proposals=1, drawings=1))
+    candidates.refresh(log.pipeline, log.of)
+    assert candidates.fullest() == "solver"
+    window, chosen = candidates.window("solver", log.of)
+    assert [scored.group.id for scored in chosen] == ["g1.s0.d0", "g0.s0.d0"]
+    assert (window.role, [g.group for g in window.groups]) == ("solver", ["g1.s0.d0", "g0.s0.d0"])
+
+
+def test_the_role_whose_window_is_fullest_comes_first() -> None:
+    config = load(overrides=[*SMALL, "learner.coder.groups=1", "learner.solver.groups=3"])
+    log, candidates = Log(), Candidates(config)
+    for group in ("g0", "g1"):
+        log.add(
+            proposed(group, [True]),
+            coded(f"{group}.s0", [True, False]),
+            *picture(f"{group}.s0.d0", ["4", "4"], ["3", "5"]),
+        )
+    candidates.refresh(log.pipeline, log.of)
+    # coder: 2 of 1; solver: 2 of 3
+    assert candidates.fullest() == "coder"
+
+
+def different(group: str, words: str) -> list[Event]:
+    """A tree of two proposals, both about the same words; the second one's drawing fails."""
+    told = ProposalOutcome(proposal=msgspec.structs.replace(PROPOSAL, caption=words))
+    first = msgspec.structs.replace(proposed(group, [True, True]), outcomes=[told, told])
+    return [
+        first,
+        coded(f"{group}.s0", [True]),
+        *picture(f"{group}.s0.d0", ["4", "4"], ["3", "5"]),
+        coded(f"{group}.s1", [False]),
+    ]
+
+
+def test_a_proposer_window_is_penalised_for_likeness_over_all_its_groups() -> None:
+    log = Log([*different("g0", "a b c d e f"), *different("g1", "u v w x y z")])
+    candidates = Candidates(CONFIG)
+    candidates.refresh(log.pipeline, log.of)
+    assert candidates.passed["proposer"]["g0"].rewards == pytest.approx([1.0, 0.0])
+    _, chosen = candidates.window("proposer", log.of)
+    # n = 4; captions in twos, both questions all alike:
+    # (.45 * (1/2 - 1/4) + .55 * (1 - 1/4)) * 4 * .5 = 1.05, clipped to .5
+    for scored in chosen:
+        assert scored.rewards == pytest.approx([0.5, -0.5])
+        assert [terms["likeness"] for terms in scored.terms] == [-0.5, -0.5]
+
+
+def test_a_group_that_the_penalties_make_level_is_trained_on_with_no_advantage() -> None:
+    # 1.0 against .5 before; likeness takes .5 from the two that are like the other group's.
+    other = ProposalOutcome(
+        proposal=msgspec.structs.replace(
+            PROPOSAL,
+            caption="one two three four five",
+            easy_question="six seven eight nine ten",
+            hard_question="all by itself it stands",
+        )
+    )
+    same = ProposalOutcome(proposal=PROPOSAL)
+
+    def tree(group: str, outcomes: list[ProposalOutcome]) -> list[Event]:
+        head: Proposed = msgspec.structs.replace(proposed(group, [True, True]), outcomes=outcomes)
+        return [
+            head,
+            coded(f"{group}.s0", [True]),
+            *picture(f"{group}.s0.d0", ["4", "4"], ["3", "5"]),  # .5 + .5
+            coded(f"{group}.s1", [True, False]),
+            *picture(f"{group}.s1.d0", ["4", "4"], ["3", "5"]),  # (.5 + .5) / 2
+        ]
+
+    log = Log([*tree("g0", [same, other]), *tree("g1", [same, same])])
+    candidates = Candidates(CONFIG)
+    candidates.refresh(log.pipeline, log.of)
+    _, (level, _) = candidates.window("proposer", log.of)
+    assert level.group.id == "g0"
+    assert level.rewards == pytest.approx([0.5, 0.5])
+    assert level.advantages == pytest.approx([0.0, 0.0], abs=1e-6)
+
+
+def grown(seed: int, trees: int) -> list[Event]:
+    """A log as it could be: trees of many fates."""
+    rng = random.Random(seed)
+    events: list[Event] = []
+    for prompt in range(trees):
+        group = f"g{prompt}"
+        parsed = [rng.random() < 0.8 for _ in range(3)]
+        events.append(proposed(group, parsed))
+        for i, fine in enumerate(parsed):
+            if not fine:
+                continue
+            drawn = [rng.random() < 0.8 for _ in range(3)]
+            events.append(coded(f"{group}.s{i}", drawn))
+            for j in (j for j, svg in enumerate(drawn) if svg):
+                drawing = f"{group}.s{i}.d{j}"
+                if rng.random() < 0.3:
+                    events.append(rendered(drawing, ok=False))
+                    continue
+                easy, hard = ([rng.choice(["3", "4", "5", None]) for _ in range(4)] for _ in "eh")
+                events += picture(drawing, easy, hard)
+    return events
+
+
+def drained(events: list[Event]) -> tuple[list[tuple], list[GroupRejected], set[tuple[Role, str]]]:
+    """All windows that a learner would train on, as if it ran alone; the log grows with it."""
+    log, candidates = Log(events), Candidates(CONFIG)
+    ready = {(role, g) for role, groups in log.pipeline.book.ready.items() for g in groups}
+    windows, rejected = [], []
+    steps = dict.fromkeys(log.pipeline.book.ready, 0)
+    while True:
+        refused = candidates.refresh(log.pipeline, log.of)
+        rejected += refused
+        log.add(*refused)
+        role = candidates.fullest()
+        if role is None:
+            break
+        window, chosen = candidates.window(role, log.of)
+        windows.append((role, [(g.group, g.rewards, g.advantages) for g in window.groups]))
+        steps[role] += 1
+        log.add(step(role, steps[role], [scored.group.id for scored in chosen]))
+    left = {(role, g) for role, groups in log.pipeline.book.ready.items() for g in groups}
+    consumed = [(role, g) for role, groups in windows for g, _, _ in groups]
+    consumed += [(r.role, r.group) for r in rejected]
+    assert len(consumed) == len(set(consumed)), "a group came again"
+    assert set(consumed) | left == ready and not set(consumed) & left
+    return windows, rejected, left
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 5))
+def test_windows_are_a_function_of_the_log_and_no_group_comes_twice(seed: int, trees: int) -> None:
+    first, second = drained(grown(seed, trees)), drained(grown(seed, trees))
+    assert first == second
+    for role in ("proposer", "coder", "solver"):
+        assert sum(r == role for r, _ in first[2]) < 2  # what is left fills no window
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32))
+def test_looking_at_the_log_more_often_changes_no_window(seed: int) -> None:
+    events = grown(seed, 3)
+    log, patient, eager = Log(), Candidates(CONFIG), Candidates(CONFIG)
+    said: list[GroupRejected] = []
+    for event in events:
+        log.add(event)
+        said += eager.refresh(log.pipeline, log.of)
+    at_once = patient.refresh(log.pipeline, log.of)
+    assert {(r.role, r.group, r.reason) for r in said} == {
+        (r.role, r.group, r.reason) for r in at_once
+    }
+    for role in ("proposer", "coder", "solver"):
+        assert eager.window(role, log.of) == patient.window(role, log.of)
