@@ -9,6 +9,7 @@ processes do is theirs; this file starts, watches and stops them.
 
 import asyncio
 import contextlib
+import shutil
 import signal
 import sys
 import time
@@ -42,6 +43,7 @@ from mmzero_async.transport.client import LogClient
 SAMPLE_SECONDS = 5.0
 PATIENCE = 20.0  # seconds that an event of ours may wait for the log server
 GRACE = 1.0
+ROOM = 4 << 20  # bytes; less is a full disk
 Say = Callable[[str], None]
 
 
@@ -112,9 +114,9 @@ class Supervisor:
             running = earlier + time.monotonic() - begun
             self._catch_up()
             self.progress(self.report, running)
-            if client.trouble != trouble:
-                trouble = client.trouble
-                self.say(f"log server: {trouble or 'goes on'}")
+            if (news := self._trouble(client)) != trouble:
+                trouble = news
+                self.say(trouble or "goes on")
             if time.monotonic() - sampled > SAMPLE_SECONDS:
                 sampled = time.monotonic()
                 await self._measure(client, running)
@@ -276,6 +278,15 @@ class Supervisor:
             "restarts": float(sum(child.restarts for child in self.children)),
         }
         await self._append(client, Measured(source="supervisor", figures=figures))
+
+    def _trouble(self, client: LogClient) -> str:
+        """What keeps the run from going on, for people; empty: nothing."""
+        if shutil.disk_usage(self.run_dir).free < ROOM:
+            return (
+                f"the disk of {self.run_dir} is full: free some. Nothing acknowledged is lost, and "
+                "the run goes on when there is room"
+            )
+        return client.trouble and f"log server: {client.trouble}"
 
     async def _append(self, client: LogClient, event: Event) -> None:
         """Into the log. A log server that has no room for it must not keep the run from stopping:

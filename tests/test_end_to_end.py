@@ -1,4 +1,4 @@
-"""One run, from nothing to its last figure, on real vLLM, LMDB, ZeroMQ and resvg; killed on the way.
+"""One run to its last figure, on real vLLM, LMDB, ZeroMQ and resvg, killed on the way.
 
     start -> Ctrl-C -> same command -> kill -9 of the one who drives it -> same command
           -> kill -9 of a worker, the log server and the learner in turn -> the end

@@ -141,13 +141,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     writer = Writer(args.weights)
-    for name, scores in (
-        ("solver greedy", lambda: summary(solver_scores(writer, args.count, 0.0))),
-        ("solver sampled", lambda: summary(solver_scores(writer, args.count, 1.0))),
-        ("proposer", lambda: proposer_scores(writer, args.count)),
-        ("coder", lambda: coder_scores(writer, args.count)),
-    ):
-        print(json.dumps({name: scores()}), flush=True)
+    for mode, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+        found = summary(solver_scores(writer, args.count, temperature))
+        print(json.dumps({f"solver {mode}": found}), flush=True)
+    print(json.dumps({"proposer": proposer_scores(writer, args.count)}), flush=True)
+    print(json.dumps({"coder": coder_scores(writer, args.count)}))
 
 
 if __name__ == "__main__":
