@@ -119,7 +119,7 @@ def die_at(monkeypatch: pytest.MonkeyPatch, moment: int) -> list[str]:
     monkeypatch.setattr(os, "fsync", counted("sync", os.fsync))
     monkeypatch.setattr(Path, "rename", counted("rename", Path.rename))
     monkeypatch.setattr(Path, "write_text", counted("write", Path.write_text))
-    monkeypatch.setattr(checkpoint, "save_file", counted("write", checkpoint.save_file))
+    monkeypatch.setattr(Path, "write_bytes", counted("write", Path.write_bytes))
     return acts
 
 
