@@ -145,6 +145,16 @@ def test_a_proposal_whose_drawings_all_failed_is_not_called_too_easy() -> None:
     assert sum(term.values()) == 0.0
 
 
+def test_the_mean_difficulty_is_over_the_pictures_and_the_limit_itself_is_hard_enough() -> None:
+    for drawn, penalty in (
+        ([facts(0.5, 0.8), None, None], 0.0),  # d = .2 over one picture, .07 over all drawings
+        ([facts(0.5, 0.85), None], 0.0),  # d = .15 is not below .15
+        ([facts(0.5, 0.86), facts(0.5, 0.86)], -0.3),
+    ):
+        (term,) = proposer_terms(proposed(proposal()), [list(drawn)], PROPOSER, BatchContext())
+        assert term["low_difficulty"] == penalty
+
+
 def test_solvability_over_the_cap_pays_no_more() -> None:
     rewards = [
         rewards_of(
