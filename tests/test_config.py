@@ -263,3 +263,8 @@ def test_a_configuration_cannot_be_changed_in_place() -> None:
 def test_json_with_a_key_that_nobody_knows_is_refused() -> None:
     with pytest.raises(msgspec.ValidationError, match="colour"):
         configuration.from_json('{"run": {"colour": 3}}')
+
+
+def test_the_default_preset_names_every_key_there_is() -> None:
+    text = resources.files("mmzero_async.presets").joinpath("seedling.toml").read_text()
+    assert leaves(tomllib.loads(text)).keys() == leaves(msgspec.to_builtins(Config())).keys()
