@@ -15,6 +15,7 @@ from mmzero_async import config as configuration
 from mmzero_async.config import Config, ConfigError
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineError
+from mmzero_async.learner.errors import LearnerError
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader, LogStats
 from mmzero_async.ops import dataset as datasets
@@ -54,6 +55,7 @@ ERRORS = (
     LogError,
     TransportError,
     EngineError,
+    LearnerError,
     PortTaken,
     ProcessKeepsDying,
     RecordDamaged,
@@ -160,9 +162,15 @@ def status(run: RunFolder, as_json: AsJson = False) -> None:
 def replay(
     run: RunFolder,
     audit: Annotated[bool, typer.Option("--audit", help="check every promise")] = False,
+    step: Annotated[int, typer.Option(help="take this step again, bit by bit")] = 0,
+    role: Annotated[str, typer.Option(help="whose step")] = "solver",
     as_json: AsJson = False,
 ) -> None:
-    """Walk the log from its first event and rebuild counts, rewards and windows from it alone."""
+    """Walk the log from its first event and rebuild counts, rewards and windows from it alone;
+    with --step, take one committed step again and compare it bit by bit."""
+    if step:
+        _again(run, role, step, as_json)
+        return
     report, stats = report_of(run)
     with reading(run) as reader:
         rebuilt = replays.rebuild_figures(reader)
@@ -177,6 +185,20 @@ def replay(
         ):
             say(line, "red" if line.startswith("  ") else None)
     if rebuilt["differences"] or (audited is not None and not audited.clean):
+        raise typer.Exit(1)
+
+
+def _again(run: Path, role: str, step: int, as_json: bool) -> None:
+    if role not in ROLES:
+        raise ConfigError(f"--role {role!r}: choose one of {', '.join(ROLES)}")
+    with reading(run) as reader:
+        found = replays.rerun_figures(run_folder(run), reader, role, step)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        for line in replays.rerun_lines(found):
+            say(line)
+    if not all(figure["equal"] for figure in found):
         raise typer.Exit(1)
 
 

@@ -3,11 +3,12 @@
 Each question walks the log once in bounded memory; nothing is written and no process need run.
 """
 
+from pathlib import Path
 from typing import Any
 
 from mmzero_async.log.reader import LogReader
 from mmzero_async.projections.audit import Audit
-from mmzero_async.schemas.events import ROLES
+from mmzero_async.schemas.events import ROLES, Role
 
 
 def audit(reader: LogReader) -> Audit:
@@ -57,6 +58,25 @@ def rebuild_figures(reader: LogReader) -> dict[str, Any]:
         "rejections": rebuild.rejections,
         "differences": rebuild.differences,
     }
+
+
+def rerun_figures(folder: Path, reader: LogReader, role: Role, step: int) -> list[dict[str, Any]]:
+    """One committed step taken again, each figure beside the committed one."""
+    from mmzero_async.learner.rerun import rerun  # seconds of torch, as above
+
+    base = Path((folder / "base_model").read_text().strip())
+    return [
+        {"figure": c.name, "committed": c.committed, "again": c.again, "equal": c.equal}
+        for c in rerun(folder, base, reader, role, step)
+    ]
+
+
+def rerun_lines(figures: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"{'same' if f['equal'] else 'OTHER':5} {f['figure']:20} {f['committed']}"
+        + ("" if f["equal"] else f" committed, {f['again']} again")
+        for f in figures
+    ]
 
 
 def rebuild_lines(figures: dict[str, Any]) -> list[str]:

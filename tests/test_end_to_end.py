@@ -25,6 +25,7 @@ from mmzero_async.engines.launch import installed
 from mmzero_async.log.reader import LogReader
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
+    ROLES,
     Answered,
     Coded,
     Proposed,
@@ -103,7 +104,7 @@ class Story:
     def start(self) -> subprocess.Popen[str]:
         overrides = [f"max_steps={STEPS}", "max_minutes=0", "eval.scenes=20"]
         overrides += ["learner.proposer.groups=2", "learner.coder.groups=4"]
-        overrides += ["learner.solver.groups=6", "learner.keep_checkpoints=3"]
+        overrides += ["learner.solver.groups=6"]
         output = (self.run.parent / "output.txt").open("a")
         return subprocess.Popen(
             [sys.executable, "-m", "mmzero_async.ops.cli", "run", "--run", self.run, *overrides],
@@ -256,6 +257,20 @@ def test_on_policy_ratios_say_that_engine_and_learner_compute_the_same(story: St
         assert metrics["staleness_max"] == 0
         assert metrics["mismatch_kl"] < 1e-4
         assert abs(metrics["ratio_mean"] - 1.0) < 1e-3
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_committed_step_taken_again_gives_the_same_bits(story: Story, role: str) -> None:
+    for step in (STEPS - 1, STEPS):
+        again = mmzero("replay", story.run, "--step", str(step), "--role", role, "--json")
+        found = json.loads(again.stdout)
+        assert [figure["figure"] for figure in found] == [
+            "batch digest",
+            "loss",
+            "gradient norm",
+            "new weights' digest",
+        ]
+        assert all(figure["equal"] for figure in found), found
 
 
 def test_a_trained_picture_can_be_traced_and_becomes_a_row_of_a_dataset(story: Story) -> None:

@@ -17,6 +17,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoImageProcessor, Qwen3VLForConditionalGeneration
+from transformers.utils import logging
 
 from mmzero_async.learner.batch import Batch, InputSpec, MicroBatch
 from mmzero_async.learner.errors import CheckpointError
@@ -212,6 +213,7 @@ def load(
     device: str = "cpu",
 ) -> PolicyModel:
     """A base model's folder (weights, image processor) as PolicyModel. Never downloads."""
+    logging.disable_progress_bar()  # its lines would stand among a command's figures
     base = Qwen3VLForConditionalGeneration.from_pretrained(
         folder, dtype=getattr(torch, dtype), local_files_only=True
     ).to(device)

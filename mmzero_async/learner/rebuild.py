@@ -7,6 +7,7 @@ filters are chosen and scored anew. Knows no weights: it needs the log alone and
 from dataclasses import dataclass, field
 
 from mmzero_async.config import Config, from_json
+from mmzero_async.learner.batch import Window
 from mmzero_async.learner.windows import Candidates, Events
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.roles.filters import Rejection
@@ -29,6 +30,16 @@ class Rebuild:
     differences: list[str] = field(default_factory=list)
     _candidates: Candidates = field(default_factory=lambda: Candidates(Config()))
     _rewarded: dict[tuple[Role, str], Rewarded] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Config:
+        """The run's own, from its first event."""
+        return self._candidates.config
+
+    def window(self, role: Role) -> Window:
+        """What the role's next step would be trained on, as the log stands."""
+        self._candidates.refresh(self.pipeline, self.events)
+        return self._candidates.window(role, self.events)[0]
 
     def apply(self, record: Record) -> None:
         event = record.event()
