@@ -32,3 +32,16 @@ class FileLock:
 
     def release(self) -> None:
         self._file.close()
+
+
+def holder_of(path: Path) -> str | None:
+    """The process that holds the lock now, as the file names it; None when nobody does."""
+    try:
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().decode().strip() or "unknown"
+    except OSError:
+        pass
+    return None

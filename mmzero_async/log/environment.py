@@ -4,6 +4,7 @@ Databases: `events` (offset -> record), `sequences` (producer, epoch, sequence -
 `producers` (producer -> epoch, next sequence), `blobs` (digest -> bytes), `meta`.
 """
 
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import lmdb
 
-from mmzero_async.filelock import FileLock, LockHeld
-from mmzero_async.log.errors import ForeignLog, LogError, LogLocked
+from mmzero_async.filelock import FileLock, LockHeld, holder_of
+from mmzero_async.log.errors import ForeignLog, LogError, LogLocked, LogTorn, ReadersFull
+from mmzero_async.log.filesystem import MOUNTINFO, refuse_network
+from mmzero_async.log.pages import NotPages, cut_off
 
 MAGIC = b"mmzero-async event log"
 FORMAT = 1
@@ -20,6 +23,7 @@ OFFSET = struct.Struct(">Q")
 PRODUCER = struct.Struct(">QQ")  # epoch, sequence (in `producers`: the next one expected)
 DROPPED = 2**64 - 1  # in place of an offset: consumed without an event
 MAX_READERS = 256
+WRITER_LOCK = "writer.lock"
 _DATABASES = ("events", "sequences", "producers", "blobs", "meta")
 
 
@@ -51,12 +55,15 @@ def open_environment(
 ) -> Environment:
     """Opens the log at a folder; a writer creates it when it is not there.
 
-    ForeignLog when the folder holds something else, a newer format or another run.
+    ForeignLog when the folder holds something else, a newer format or another run; LogTorn when
+    the file's end is missing; ReadersFull. A folder that may not be written is read all the same,
+    unless somebody writes the log: LMDB could not tell the writer which pages are being read.
     """
     if not write and not (path / "data.mdb").exists():
         raise LogError(f"no log at {path}: the folder holds no data.mdb")
     if write:
         path.mkdir(parents=True, exist_ok=True)
+    _refuse_torn(path / "data.mdb")
     try:
         env = lmdb.open(
             str(path),
@@ -64,24 +71,31 @@ def open_environment(
             max_dbs=len(_DATABASES),
             max_readers=MAX_READERS,
             readonly=not write,
+            lock=write or _may_register(path),
+            max_spare_txns=int(write),  # the writer keeps a reader slot: nobody can take it away
             metasync=sync == "full",
             sync=sync != "nosync",
             readahead=False,
             meminit=False,
         )
+    except lmdb.ReadersFullError as error:
+        raise readers_full(path) from error
     except lmdb.Error as error:
         raise ForeignLog(f"{path} cannot be opened as a log: {error}") from error
     try:
+        env.reader_check()
         handles = {name: env.open_db(name.encode(), create=write) for name in _DATABASES}
         with env.begin(write=write) as txn:
             stored = _check_meta(txn, handles["meta"], path, run, write=write)
+    except lmdb.ReadersFullError as error:
+        env.close()
+        raise readers_full(path) from error
     except lmdb.Error as error:
         env.close()
         raise ForeignLog(f"{path} is an LMDB file but no log of ours: {error}") from error
     except LogError:
         env.close()
         raise
-    env.reader_check()
     return Environment(lmdb=env, path=path, run=stored, **handles)
 
 
@@ -109,10 +123,46 @@ def _check_meta(txn: Any, meta: Any, path: Path, run: str | None, *, write: bool
     return stored
 
 
-def lock_for_writing(path: Path) -> FileLock:
-    """One writer a log. LogLocked while another process holds it."""
+def readers_full(path: Path) -> ReadersFull:
+    return ReadersFull(
+        f"all {MAX_READERS} reader slots of the log at {path} are taken: end some of the processes "
+        "that read it (`mmzero log stat` names them); the writer goes on meanwhile"
+    )
+
+
+def _refuse_torn(file: Path) -> None:
+    """LMDB would end this process where it reaches behind the file's end."""
     try:
-        return FileLock(path / "writer.lock")
+        damage = cut_off(file) if file.exists() else None
+    except NotPages:
+        return  # LMDB says so too
+    if damage is not None:
+        raise LogTorn(
+            f"{file} is torn, {damage}: bring back the whole file, or a copy made by `mmzero log "
+            "backup`; `mmzero log verify` tells what is left"
+        )
+
+
+def _may_register(path: Path) -> bool:
+    """Whether a reader can take its slot in LMDB's lock file. LogError when it must and cannot."""
+    lock = path / "lock.mdb"
+    if os.access(lock if lock.exists() else path, os.W_OK):
+        return True
+    writer = holder_of(path / WRITER_LOCK)
+    if writer is not None:
+        raise LogError(
+            f"the log at {path} is being written by process {writer}, and this user may not write "
+            f"{lock}, where a reader has to register: grant that, or read a copy made by `mmzero "
+            "log backup`"
+        )
+    return False
+
+
+def lock_for_writing(path: Path, *, mountinfo: Path = MOUNTINFO) -> FileLock:
+    """One writer a log. LogLocked while another process holds it; NetworkFileSystem."""
+    refuse_network(path, mountinfo)
+    try:
+        return FileLock(path / WRITER_LOCK)
     except LockHeld as error:
         raise LogLocked(
             f"the log at {path} is being written by process {error.holder}: stop that one, or "

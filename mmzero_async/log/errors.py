@@ -13,6 +13,18 @@ class ForeignLog(LogError):
     """Not a log of ours, a newer format, or the log of another run."""
 
 
+class LogTorn(LogError):
+    """The file ends before pages that its last commit needs."""
+
+
+class NetworkFileSystem(LogError):
+    """The folder lies where LMDB's locks and its memory map cannot be trusted."""
+
+
+class ReadersFull(LogError):
+    """Every reader slot of the log is taken; the writer goes on."""
+
+
 class LogFull(LogError):
     """The disk is full: the batch was refused as a whole; the log stays as it was."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import lmdb
 
-from mmzero_async.log.environment import OFFSET, Environment, open_environment
+from mmzero_async.log.environment import OFFSET, Environment, open_environment, readers_full
 from mmzero_async.log.errors import BlobMissing, LogError
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.record import Record, RecordDamaged, decode_record
@@ -39,6 +39,11 @@ class LogReader:
     def open(cls, path: Path) -> "LogReader":
         """Read-only. LogError when there is no log, ForeignLog when it is not ours."""
         return cls(open_environment(path, write=False))
+
+    @property
+    def environment(self) -> Environment:
+        """For the files of this room."""
+        return self._env
 
     @property
     def run(self) -> str:
@@ -127,12 +132,25 @@ class LogReader:
     @contextlib.contextmanager
     def _begin(self, *, buffers: bool = False) -> Iterator[Any]:
         try:
-            txn = self._env.lmdb.begin(buffers=buffers)
+            with self._snapshot(buffers) as txn:
+                yield txn
+        except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
+            raise RecordDamaged(
+                f"{self._env.path}: a page of the file is damaged ({error}); `mmzero log verify` "
+                "tells which events it held"
+            ) from error
+
+    def _snapshot(self, buffers: bool) -> Any:
+        try:
+            return self._env.lmdb.begin(buffers=buffers)
         except lmdb.MapResizedError:  # the writer, another process, has grown the map
             self._env.lmdb.set_mapsize(0)
-            txn = self._env.lmdb.begin(buffers=buffers)
-        with txn:
-            yield txn
+        except lmdb.ReadersFullError:
+            self._env.lmdb.reader_check()  # slots of processes that died
+        try:
+            return self._env.lmdb.begin(buffers=buffers)
+        except lmdb.ReadersFullError as error:
+            raise readers_full(self._env.path) from error
 
     def close(self) -> None:
         self._env.lmdb.close()

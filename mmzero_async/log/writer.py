@@ -83,6 +83,7 @@ class LogWriter:
         A message is fenced off (FencedProducer) or out of sequence (SequenceGap) on its own.
         Raises LogFull when the disk has no room: then nothing of the batch is in the log.
         """
+        self._env.lmdb.reader_check()  # slots of the dead: nobody else may be there to clear them
         return self._durably(lambda: self._append(messages))
 
     def _durably(self, transaction: Callable[[], T]) -> T:
