@@ -19,8 +19,8 @@ from mmzero_async.learner.errors import LearnerError
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader, LogStats
 from mmzero_async.ops import dataset as datasets
+from mmzero_async.ops import log_commands, summary, tail, trace
 from mmzero_async.ops import replay as replays
-from mmzero_async.ops import summary, tail, trace
 from mmzero_async.ops.evaluate import evaluate
 from mmzero_async.ops.processes import ProcessKeepsDying
 from mmzero_async.ops.supervisor import supervise
@@ -36,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Self-evolving vision-language training over one event log.",
 )
+app.add_typer(log_commands.app, name="log")
 console = Console(highlight=False)
 
 

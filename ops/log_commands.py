@@ -1,0 +1,136 @@
+"""`mmzero log`: looking after the event log itself. Each command is a few lines over `log/`.
+
+Works on a run that is going on and on one that is over; none of these commands writes a log.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmzero_async.log.backup import BackupRefused, back_up
+from mmzero_async.log.errors import LogError
+from mmzero_async.log.reader import LogReader
+from mmzero_async.log.stat import Contents, contents
+from mmzero_async.log.verify import MAX_NAMED, Verification
+from mmzero_async.log.verify import verify as verify_log
+
+app = typer.Typer(no_args_is_help=True, help="Verify, measure and back up the event log.")
+
+_BESIDE = ("config.json", "base_model")  # what makes a folder with a log a run
+
+RunFolder = Annotated[
+    Path, typer.Argument(help="a run's folder, its name under runs/, or a log's own folder")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="figures for programs")]
+
+
+def log_folder(path: Path) -> Path:
+    """The folder that holds data.mdb. LogError when there is none."""
+    for candidate in (path / "log", path, Path("runs") / path / "log"):
+        if (candidate / "data.mdb").exists():
+            return candidate
+    raise LogError(f"no log at {path}, {path}/log nor runs/{path}/log: name a run's folder")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[LogReader]:
+    reader = LogReader.open(log_folder(path))
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+@app.command()
+def verify(run: RunFolder, as_json: AsJson = False) -> None:
+    """Read every byte and check it: checksums, offsets, sequences, blobs, pictures."""
+    found = verify_log(log_folder(run))
+    if as_json:
+        typer.echo(json.dumps(found.figures()))
+    else:
+        for line in verify_lines(found):
+            typer.secho(line, fg="red" if line.startswith("  ") else None)
+    if not found.clean:
+        raise typer.Exit(1)
+
+
+def verify_lines(found: Verification) -> list[str]:
+    lines = [
+        f"log of run {found.run}: {found.events} events, {found.event_bytes / 1e6:.2f} MB; "
+        f"{found.blobs} blobs, {found.blob_bytes / 1e6:.2f} MB; {found.producers} producers; "
+        f"read in {found.seconds:.2f} s",
+        *(f"  {problem}" for problem in found.problems),
+    ]
+    if found.clean:
+        return [*lines, "verify: clean, every record, offset, sequence, blob and picture agrees"]
+    total = found.counts.total()
+    if total > MAX_NAMED:
+        lines.append(f"  and {total - MAX_NAMED} more")
+    sorts = ", ".join(f"{count} {sort}" for sort, count in found.counts.items())
+    first = found.first_bad_offset
+    where = "no event" if first is None else f"offset {first}"
+    return [*lines, f"verify: {total} problems ({sorts}); first bad offset: {where}"]
+
+
+@app.command()
+def stat(run: RunFolder, as_json: AsJson = False) -> None:
+    """Events and bytes by kind, blobs, producers, readers, disk use and free pages."""
+    with reading(run) as reader:
+        found = contents(reader)
+    if as_json:
+        typer.echo(json.dumps(found.figures()))
+        return
+    for line in stat_lines(found):
+        typer.echo(line)
+
+
+def stat_lines(found: Contents) -> list[str]:
+    def line(kind: str, count: int, size: int) -> str:
+        return f"{kind:18} {count:9} {size / 1e6:11.3f} MB"
+
+    behind = [commits for _, commits in found.readers if commits is not None]
+    return [
+        f"log of run {found.run}",
+        *(line(kind, n, found.bytes[kind]) for kind, n in found.events.most_common()),
+        line("all events", found.events.total(), found.bytes.total()),
+        line("blobs", found.blobs, found.blob_bytes),
+        *(
+            f"producer {name}: epoch {epoch}, next sequence {sequence}"
+            for name, (epoch, sequence) in sorted(found.producers.items())
+        ),
+        f"on disk {found.disk_bytes / 1e6:.2f} MB: {found.used_pages} pages used, "
+        f"{found.free_pages} free, of {found.page_size} bytes",
+        f"{len(found.readers)} reader slots taken; the slowest reader is "
+        f"{max(behind, default=0)} commits behind",
+    ]
+
+
+@app.command()
+def backup(
+    run: RunFolder,
+    out: Annotated[Path, typer.Argument(help="a folder that does not exist yet")],
+) -> None:
+    """Copy the log, compacted and verified, while the run goes on; OUT is a run's folder too."""
+    source = log_folder(run)
+    if out.exists() or out.is_symlink():
+        raise BackupRefused(f"{out} exists already: name a folder that does not, or remove it")
+    draft = out.with_name(f".{out.name}.draft.{os.getpid()}")
+    try:
+        with reading(run) as reader:
+            found = back_up(reader, draft / "log")
+        for name in _BESIDE if source.name == "log" else ():
+            if (source.parent / name).exists():
+                shutil.copy2(source.parent / name, draft / name)
+        draft.rename(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    typer.echo(
+        f"{found.events} events and {found.blobs} blobs copied to {out} and verified; checkpoints "
+        f"are not in it. Look: mmzero status {out}"
+    )
