@@ -65,7 +65,7 @@ def test_reward_constants_of_the_seedling_are_those_of_the_paper() -> None:
     assert (coder.rendered, coder.not_rendered, coder.no_code) == (1.0, -0.1, -0.05)
     assert (coder.not_svg, coder.floor, coder.difficulty) == (-0.5, -0.5, "min")
     assert (solver.answer_weight, solver.format_weight) == (0.9, 0.1)
-    assert loaded.filters.solver_hard_consistency == (0.25, 0.75)
+    assert Config().filters.solver_hard_consistency == (0.25, 0.75)
     assert loaded.filters.solver_easy_consistency == 0.5
     assert Config().filters.coder_render_rate == (0.25, 0.75)
 
