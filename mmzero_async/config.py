@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from mmzero_async.loss_options import LossName, LossOptions, contradiction
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used: says what, where and what to do."""
@@ -140,7 +142,7 @@ class RoleLearning(_Section, frozen=True, kw_only=True):
 
 
 class LearnerConfig(_Section, frozen=True, kw_only=True):
-    """The optimiser and the off-policy correction."""
+    """The optimiser, the loss and its off-policy correction (docs/LOSSES.md)."""
 
     proposer: RoleLearning = RoleLearning(groups=18, lr=1e-6)
     coder: RoleLearning = RoleLearning(groups=8, lr=1e-6)
@@ -150,8 +152,10 @@ class LearnerConfig(_Section, frozen=True, kw_only=True):
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.95)
     max_grad_norm: float = 1.0
-    is_cap: float = 2.0  # truncated importance sampling: cap C on pi / mu a token
-    kl_coefficient: float = 0.0  # k3 estimator against the base
+    loss: LossName = "tis"  # token-level truncated importance sampling; TRL's loss_type and others
+    is_cap: float = 2.0  # of "tis": cap C on pi / mu a token
+    kl_coefficient: float = 0.0  # of "tis": k3 estimator against the base
+    loss_options: LossOptions = LossOptions()  # of the others, under TRL's names
     scale_rewards: Literal["group", "none"] = "group"
     micro_batch_tokens: int = 4096  # padded tokens a forward pass
     threads: int = 1
@@ -225,7 +229,8 @@ def preset_names() -> list[str]:
 def load(source: str = "seedling", overrides: Iterable[str] = ()) -> Config:
     """A preset's name or a TOML file's path, with `section.key=value` overrides on top.
 
-    Raises ConfigError for a missing file, TOML syntax, an unknown key or a value of a wrong type.
+    Raises ConfigError for a missing file, TOML syntax, an unknown key, a value of a wrong type or
+    settings of the loss that contradict each other.
     """
     try:
         tree = tomllib.loads(_text(source))
@@ -236,12 +241,17 @@ def load(source: str = "seedling", overrides: Iterable[str] = ()) -> Config:
     if (place := _not_finite(tree, "$")) is not None:
         raise ConfigError(f"configuration {source}: a finite number is expected - at `{place}`")
     try:
-        return msgspec.convert(_over(msgspec.to_builtins(Config()), tree), Config)
+        config = msgspec.convert(_over(msgspec.to_builtins(Config()), tree), Config)
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"configuration {source}: {error}. Every key is documented in "
             "mmzero_async/presets/seedling.toml"
         ) from error
+    it = config.learner
+    why = contradiction(it.loss, it.loss_options, it.is_cap, it.kl_coefficient)
+    if why is not None:
+        raise ConfigError(f"configuration {source}: {why}")
+    return config
 
 
 def _text(source: str) -> str:

@@ -151,7 +151,9 @@ def test_another_order_of_groups_is_another_window(spec):
 
 
 @pytest.mark.parametrize(
-    "name", [f.name for f in fields(MicroBatch)] + ["pixel_values", "image_grid_thw"]
+    "name",
+    [f.name for f in fields(MicroBatch) if f.name != "versions"]
+    + ["pixel_values", "image_grid_thw"],
 )
 def test_a_change_in_any_one_tensor_changes_the_digest(spec, name):
     album = Album()

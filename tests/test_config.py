@@ -252,6 +252,10 @@ OTHER_WORDS = {
     "coder.difficulty": "any",
     "learner.scale_rewards": "none",
     "learner.dtype": "bfloat16",
+    "learner.loss": "dapo",
+    "learner.loss_options.proximal": "behaviour",
+    "learner.loss_options.importance_sampling_level": "sequence",
+    "learner.loss_options.vllm_importance_sampling_mode": "token_mask",
 }
 
 

@@ -116,6 +116,7 @@ def test_without_its_moments_training_goes_another_way(tiny_folder, tmp_path):
         train(it, window)
     forgetful = trainer(tiny_model.policy(tiny_folder))
     forgetful.model.set_adapter("solver", it.model.adapter("solver"))
+    forgetful.version = it.version
     results = [train(t, WINDOWS[2]) for t in (it, forgetful)]
     assert results[0].metrics == results[1].metrics
     assert not same(it.model.adapter("solver"), forgetful.model.adapter("solver"))

@@ -70,6 +70,7 @@ class MicroBatch:
     temperatures: Tensor  # float32 [B], at which the samples were drawn
     pictures: Tensor  # int64 [I], indices into Batch.image_grid_thw, row by row
     token_types: Tensor  # int32 [B, L], 1 on image placeholders (mm_token_type_ids)
+    versions: Tensor  # int64 [B, T], policy version that drew the token; not part of the digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,21 @@ class Batch:
     pixel_values: Tensor | None  # float32 [patches of all pictures, D]
     image_grid_thw: Tensor | None  # int64 [pictures, 3], patches in time, height, width
     tokens: int  # sampled tokens, the loss's denominator
+    max_tokens: int  # that a sample could have, the largest of the window's requests; 0: unknown
+
+    @property
+    def samples(self) -> int:
+        return sum(len(micro.advantages) for micro in self.micro_batches)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor with its name, in a fixed order."""
+        """Every tensor of the digest with its name, in a fixed order.
+
+        Versions are left out, so that steps committed before they were here keep their digest.
+        """
         for i, micro in enumerate(self.micro_batches):
             for field in fields(micro):
-                yield f"{i}.{field.name}", getattr(micro, field.name)
+                if field.name != "versions":
+                    yield f"{i}.{field.name}", getattr(micro, field.name)
         if self.pixel_values is not None and self.image_grid_thw is not None:
             yield "pixel_values", self.pixel_values
             yield "image_grid_thw", self.image_grid_thw
@@ -99,6 +109,7 @@ class _Row:
     advantage: float
     temperature: float
     pictures: tuple[int, ...]
+    versions: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
@@ -128,11 +139,12 @@ def build(window: Window, blobs: Blobs, spec: InputSpec, micro_batch_tokens: int
         )
     rows.sort(key=len, reverse=True)  # stable: equal lengths keep the window's order
     micro = tuple(_pad(part, spec) for part in _cut(rows, micro_batch_tokens))
-    return Batch(micro, pixels, grids, tokens)
+    max_tokens = max(group.generation.sampling.max_tokens for group in window.groups)
+    return Batch(micro, pixels, grids, tokens, max_tokens)
 
 
 def batch_digest(batch: Batch) -> str:
-    """Sha-256 (16 hex digits) over names, types, shapes and bytes of all tensors."""
+    """Sha-256 (16 hex digits) over names, types, shapes and bytes of `batch.tensors()`."""
     digest = hashlib.sha256()
     for name, tensor in batch.tensors():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -177,7 +189,10 @@ def _rows(
                 f"{where}: {len(completion)} tokens but {len(behaviour)} log-probabilities"
             )
         temperature = generation.sampling.temperature
-        yield _Row(prompt, completion, behaviour, float(advantage), temperature, pictures)
+        versions = np.full(len(completion), generation.version, dtype=np.int64)
+        for span in sample.versions:
+            versions[span.start : span.stop] = span.version
+        yield _Row(prompt, completion, behaviour, float(advantage), temperature, pictures, versions)
 
 
 def _tokens(packed: bytes, where: str, spec: InputSpec) -> npt.NDArray[np.int32]:
@@ -213,6 +228,7 @@ def _pad(rows: list[_Row], spec: InputSpec) -> MicroBatch:
     behaviour = np.zeros((len(rows), width), dtype=np.float32)
     mask = np.zeros((len(rows), width), dtype=np.bool_)
     types = np.zeros((len(rows), length), dtype=np.int32)
+    versions = np.zeros((len(rows), width), dtype=np.int64)
     for i, row in enumerate(rows):
         prompt, sampled = len(row.prompt), len(row.completion)
         ids[i, :prompt] = row.prompt
@@ -220,6 +236,7 @@ def _pad(rows: list[_Row], spec: InputSpec) -> MicroBatch:
         completions[i, :sampled] = row.completion
         behaviour[i, :sampled] = row.behaviour
         mask[i, :sampled] = True
+        versions[i, :sampled] = row.versions
         # A policy may sample the placeholder token itself: only the prompt's ones are pictures.
         types[i, :prompt] = row.prompt == spec.image_token_id
     return MicroBatch(
@@ -232,6 +249,7 @@ def _pad(rows: list[_Row], spec: InputSpec) -> MicroBatch:
         temperatures=torch.tensor([row.temperature for row in rows], dtype=torch.float32),
         pictures=torch.tensor([p for row in rows for p in row.pictures], dtype=torch.int64),
         token_types=torch.from_numpy(types),
+        versions=torch.from_numpy(versions),
     )
 
 

@@ -45,6 +45,14 @@ def relative_folder(role: Role, version: int) -> str:
     return f"{CHECKPOINTS}/{role}/{version:06d}"
 
 
+def version_of(saved: Saved) -> int:
+    """The policy version that a folder of `relative_folder` holds."""
+    name = Path(saved.checkpoint).name
+    if not name.isdecimal():
+        raise CheckpointError(f"{saved.checkpoint} is no version's folder: it has no number")
+    return int(name)
+
+
 def save(
     run: Path,
     role: Role,

@@ -16,11 +16,20 @@ from torch import Tensor
 
 from mmzero_async.config import LearnerConfig, RoleLearning
 from mmzero_async.learner import checkpoint
-from mmzero_async.learner.batch import Batch, Blobs, Window, batch_digest, build
+from mmzero_async.learner.batch import Batch, Blobs, MicroBatch, Window, batch_digest, build
 from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.errors import CheckpointError, StepError
-from mmzero_async.learner.losses import TokenSums, truncated_importance_loss
-from mmzero_async.learner.model import PolicyModel
+from mmzero_async.learner.losses import (
+    Tokens,
+    TokenSums,
+    VersionSums,
+    Whole,
+    loss_from,
+    version_sums,
+)
+from mmzero_async.learner.losses.corrections import second_moment_cutoff, squares
+from mmzero_async.learner.losses.seen import look
+from mmzero_async.learner.model import PolicyModel, Views
 from mmzero_async.schemas.events import Role
 
 
@@ -45,12 +54,17 @@ def make_deterministic(threads: int) -> None:
 
 
 class Trainer:
-    """Optimiser of one role over the shared PolicyModel. Use one at a time: adapters switch."""
+    """Optimiser of one role over the shared PolicyModel. Use one at a time: adapters switch.
+
+    ConfigError for settings of the loss that contradict each other.
+    """
 
     def __init__(self, model: PolicyModel, role: Role, config: LearnerConfig) -> None:
         self.model = model
         self.role: Role = role
         self.config = config
+        self.version = 0  # of the weights as they are; staleness counts from it
+        self._loss = loss_from(config)
         learning: RoleLearning = getattr(config, role)
         self._parameters = model.parameters(role)
         self._optimizer = torch.optim.AdamW(
@@ -73,21 +87,24 @@ class Trainer:
         batch = build(window, blobs, self.model.spec, self.config.micro_batch_tokens)
         self.model.activate(self.role)
         try:
-            sums = self._accumulate(batch)
+            sums, versions = self._accumulate(batch)
             gradient_norm = self._clip()
-            if not all(map(_finite, (sums.loss, gradient_norm))):
+            # The ratio too: a loss that never weighs by mu would train on a broken mu unnoticed.
+            if not all(map(_finite, (sums.loss, gradient_norm, sums.ratio))):
                 raise StepError(
-                    f"{self.role}: loss {sums.loss}, gradient norm {gradient_norm} on the window "
-                    f"that begins with group {window.groups[0].group}: nothing was changed. Reject "
-                    "these groups or lower learner.<role>.lr"
+                    f"{self.role}: loss {sums.loss}, gradient norm {gradient_norm}, summed ratio "
+                    f"{sums.ratio} on the window that begins with group {window.groups[0].group}: "
+                    "nothing was changed. Reject these groups or lower learner.<role>.lr"
                 )
             self._optimizer.step()
+            self.version += 1
         finally:
             self._optimizer.zero_grad(set_to_none=True)
         rewards = torch.tensor([r for g in window.groups for r in g.rewards], dtype=torch.float64)
         metrics = {
             "loss": sums.loss,
             **sums.metrics(),
+            **versions.metrics(),
             "grad_norm": gradient_norm,
             "lr": float(self._optimizer.param_groups[0]["lr"]),
             "groups": float(len(window.groups)),
@@ -106,7 +123,7 @@ class Trainer:
     def save(self, run: Path, version: int) -> Saved:
         """The policy and its optimiser as a version of the run (0: the initial policy)."""
         config = {**self.model.lora.to_dict(), "inference_mode": True}
-        return checkpoint.save(
+        saved = checkpoint.save(
             run,
             self.role,
             version,
@@ -114,6 +131,8 @@ class Trainer:
             adapter_config=json.loads(json.dumps(config, default=_jsonable)),
             optimizer=self._optimizer_state(),
         )
+        self.version = version
+        return saved
 
     def restore(self, run: Path, saved: Saved) -> None:
         """Back to a saved version, bit for bit. CheckpointError if it is damaged or foreign."""
@@ -124,30 +143,62 @@ class Trainer:
         self._optimizer.state.clear()
         for name, values in state.items():
             self._optimizer.state[self._parameters[name]] = values
+        self.version = checkpoint.version_of(saved)
 
-    def _accumulate(self, batch: Batch) -> TokenSums:
+    def _accumulate(self, batch: Batch) -> tuple[TokenSums, VersionSums]:
         """Gradients of the whole window; returns its sums."""
         views = self.model.look(batch)
-        sums, coefficient = TokenSums(), self.config.kl_coefficient
+        whole = Whole(
+            tokens=batch.tokens,
+            samples=batch.samples,
+            max_completion_length=self._max_completion_length(batch),
+            second_moment_cutoff=self._second_moment_cutoff(batch, views),
+        )
+        sums, versions = TokenSums(), VersionSums()
         for micro in batch.micro_batches:
             reference: Tensor | None = None
-            if coefficient > 0.0:
+            if self._loss.needs_reference:
                 with self.model.base():
                     reference = self.model.logprobs(micro, views)
-            device = self.model.device
-            loss, part = truncated_importance_loss(
-                self.model.logprobs(micro, views),
-                micro.behaviour.to(device),
-                micro.mask.to(device),
-                micro.advantages.to(device),
-                cap=self.config.is_cap,
-                tokens=batch.tokens,
-                reference=reference,
-                kl_coefficient=coefficient,
-            )
+            tokens = self._tokens(micro, self.model.logprobs(micro, views), reference)
+            loss, part = self._loss(tokens, whole)
             loss.backward()  # type: ignore[no-untyped-call]
             sums = sums + part
-        return sums
+            versions = versions + version_sums(tokens)
+        return sums, versions
+
+    def _tokens(self, micro: MicroBatch, logprobs: Tensor, reference: Tensor | None) -> Tokens:
+        device = self.model.device
+        return Tokens(
+            logprobs=logprobs,
+            behaviour=micro.behaviour.to(device),
+            mask=micro.mask.to(device),
+            advantages=micro.advantages.to(device),
+            reference=reference,
+            staleness=(self.version - micro.versions).to(device),
+        )
+
+    def _max_completion_length(self, batch: Batch) -> int:
+        length = self.config.loss_options.max_completion_length or batch.max_tokens
+        if self.config.loss == "dr_grpo" and length < 1:
+            raise StepError(
+                "dr_grpo divides by the longest completion there can be, and the window's requests "
+                "do not say it: set learner.loss_options.max_completion_length"
+            )
+        return length
+
+    def _second_moment_cutoff(self, batch: Batch, views: Views | None) -> float | None:
+        """M2PO's, for which the whole window is looked at once more, without gradient."""
+        threshold = self._loss.second_moment_threshold
+        if threshold is None:
+            return None
+        found = []
+        with torch.no_grad():
+            for micro in batch.micro_batches:
+                tokens = self._tokens(micro, self.model.logprobs(micro, views), None)
+                departure = look(tokens, tokens.behaviour).departure
+                found.append(squares(departure)[tokens.mask])
+        return second_moment_cutoff(torch.cat(found), threshold)
 
     def _clip(self) -> float:
         return float(

@@ -1,56 +1,45 @@
-"""Losses of one window: pure functions from log-probabilities to a scalar and its figures.
+"""The default loss, written out: token-level truncated importance sampling, decoupled.
 
-A loss knows no model, no role and no log. One function a loss; every one keeps the original token
-count in its denominator, whatever it masks or clips, so micro-batches add up to the window.
+The same numbers, within rounding, as a recipe of `ImportanceWeight("token", "truncate", 0, C)` and
+a ratio of 1; kept as one function because the bits of committed steps are its bits.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-LOG_RATIO_LIMIT = 20.0  # exp(20) is still finite in float32 after squaring
+from mmzero_async.learner.losses.figures import TokenSums
+from mmzero_async.learner.losses.penalties import k3
+from mmzero_async.learner.losses.seen import LOG_RATIO_LIMIT, Tokens, Whole
 
 
 @dataclass(frozen=True, slots=True)
-class TokenSums:
-    """Sums over the loss mask; two micro-batches' sums add. Ratios are untruncated."""
+class TruncatedImportance:
+    """`truncated_importance_loss` with its two constants: `learner.is_cap`, `.kl_coefficient`."""
 
-    tokens: float = 0.0
-    loss: float = 0.0  # already divided by the window's token count
-    ratio: float = 0.0
-    ratio_squared: float = 0.0
-    clipped: float = 0.0
-    mismatch_kl: float = 0.0
-    prob_error: float = 0.0
-    surprise: float = 0.0
-    kl: float = 0.0
+    cap: float
+    kl_coefficient: float = 0.0
 
-    def __add__(self, other: "TokenSums") -> "TokenSums":
-        return TokenSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl_coefficient > 0.0
 
-    def metrics(self) -> dict[str, float]:
-        """Means over tokens.
+    @property
+    def second_moment_threshold(self) -> float | None:
+        return None
 
-        - ratio_mean: mean r = pi / mu; 1 on policy.
-        - clipped_share: share of tokens whose weight was truncated.
-        - mismatch_kl: mean (r - log r - 1), the k3 estimate of KL(mu || pi).
-        - token_mult_prob_error: mean exp|log r|; healthy up to 1.05 at the same version.
-        - ess_share: (sum r)^2 / (N sum r^2); 1 on policy, alarming below 0.9.
-        - entropy: mean -log pi of the sampled tokens, an estimate that is exact on policy.
-        - kl: mean k3 estimate of KL(pi || base); 0 where it was not asked for.
-        """
-        n = max(self.tokens, 1.0)
-        return {
-            "tokens": self.tokens,
-            "ratio_mean": self.ratio / n,
-            "clipped_share": self.clipped / n,
-            "mismatch_kl": self.mismatch_kl / n,
-            "token_mult_prob_error": self.prob_error / n,
-            "ess_share": self.ratio**2 / (n * self.ratio_squared) if self.ratio_squared else 0.0,
-            "entropy": self.surprise / n,
-            "kl": self.kl / n,
-        }
+    def __call__(self, tokens: Tokens, whole: Whole) -> tuple[Tensor, TokenSums]:
+        return truncated_importance_loss(
+            tokens.logprobs,
+            tokens.behaviour,
+            tokens.mask,
+            tokens.advantages,
+            cap=self.cap,
+            tokens=whole.tokens,
+            reference=tokens.reference,
+            kl_coefficient=self.kl_coefficient,
+        )
 
 
 def truncated_importance_loss(
@@ -124,9 +113,3 @@ def truncated_importance_loss(
         ]
     )
     return loss, TokenSums(*sums.tolist())
-
-
-def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """Low-variance estimate of KL(pi || base) a token, never negative. Any shape, both alike."""
-    x = (reference - logprobs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    return x.exp() - x - 1.0

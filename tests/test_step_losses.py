@@ -1,0 +1,173 @@
+"""A step under every loss: micro-batches add up, versions count, what cannot be is refused."""
+
+from dataclasses import replace
+from typing import get_args
+
+import msgspec
+import pytest
+import tiny_model
+import torch
+from tiny_model import Album, group, sample
+
+from mmzero_async.config import ConfigError
+from mmzero_async.learner.batch import GroupBatch, Window, batch_digest, build
+from mmzero_async.learner.errors import StepError
+from mmzero_async.learner.losses import TruncatedImportance, truncated_importance_loss
+from mmzero_async.learner.step import StepResult, Trainer
+from mmzero_async.loss_options import LossName, LossOptions
+from mmzero_async.schemas.events import Sampling, VersionSpan
+
+ALBUM = Album()
+WINDOW = tiny_model.window(ALBUM)
+OPTIONS: dict[str, dict[str, object]] = {
+    "dr_grpo": {"max_completion_length": 12},
+    "cispo": {"proximal": "behaviour"},
+    "dapo": {"proximal": "loglinear", "beta": 0.1, "veto": 1e-4},
+    "luspo": {"importance_sampling_level": "sequence", "proximal": "behaviour"},
+}
+
+
+def trainer(tiny_folder, loss: LossName, budget: int = 4096, **options: object) -> Trainer:
+    config = tiny_model.config(
+        loss=loss, loss_options=LossOptions(**options), micro_batch_tokens=budget
+    )
+    return Trainer(tiny_model.policy(tiny_folder), "solver", config)
+
+
+def train(it: Trainer, window: Window = WINDOW) -> StepResult:
+    return it.train(window, ALBUM.__getitem__)
+
+
+def of_versions(one: GroupBatch, *spans: VersionSpan) -> GroupBatch:
+    """The group with these spans in each of its samples."""
+    samples = [msgspec.structs.replace(it, versions=list(spans)) for it in one.generation.samples]
+    return tiny_model.changed(one, samples=samples)
+
+
+@pytest.mark.parametrize("loss", get_args(LossName))
+def test_a_step_is_the_same_however_the_window_is_cut(tiny_folder, loss):
+    results = []
+    for budget in (64, 4096):
+        it = trainer(tiny_folder, loss, budget, **OPTIONS.get(loss, {}))
+        it.version = 3
+        before = it.model.adapter("solver")
+        results.append(train(it).metrics)
+        after = it.model.adapter("solver")
+        assert any(not torch.equal(tensor, before[name]) for name, tensor in after.items())
+    assert results[0].keys() == results[1].keys()
+    for name, value in results[0].items():
+        assert value == pytest.approx(results[1][name], rel=2e-4, abs=1e-6), name
+    assert results[0]["token_staleness_mean"] == 3.0
+
+
+def test_the_default_s_bits_are_those_of_the_function(tiny_folder):
+    it = trainer(tiny_folder, "tis")
+    assert it._loss == TruncatedImportance(2.0)
+    policy = tiny_model.policy(tiny_folder)
+    policy.activate("solver")
+    batch = build(WINDOW, ALBUM.__getitem__, policy.spec, 4096)
+    (micro,) = batch.micro_batches
+    loss, sums = truncated_importance_loss(
+        policy.logprobs(micro, policy.look(batch)),
+        micro.behaviour,
+        micro.mask,
+        micro.advantages,
+        cap=2.0,
+        tokens=batch.tokens,
+    )
+    result = train(it)
+    assert result.loss == sums.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert {name: result.metrics[name] for name in sums.metrics()} == sums.metrics()
+
+
+def test_causes_are_reported_as_shares(tiny_folder):
+    metrics = train(trainer(tiny_folder, "dapo", proximal="behaviour", veto=0.5)).metrics
+    shares = {name for name in metrics if name.startswith("share_")}
+    assert shares == {"share_clip_low", "share_clip_high", "share_delta", "share_veto"}
+    assert 0.0 < metrics["share_veto"] <= metrics["clipped_share"] <= 1.0
+
+
+# --- versions -------------------------------------------------------------------------------------
+
+
+def test_each_token_has_the_version_that_drew_it(tiny_folder):
+    spec = tiny_model.policy(tiny_folder).spec
+    whole = of_versions(group("g", [20, 21], [[30, 31, 32], [33, 34, 35]]), VersionSpan(0, 3, 5))
+    torn = of_versions(
+        group("h", [20], [[30, 31, 32, 33]]), VersionSpan(0, 1, 5), VersionSpan(1, 4, 6)
+    )
+    (micro,) = tiny_model.built(spec, [whole, torn]).micro_batches
+    rows = sorted(micro.versions.tolist())
+    assert rows == [[5, 5, 5, 0], [5, 5, 5, 0], [5, 6, 6, 6]]
+
+
+def test_versions_do_not_enter_the_digest_of_the_batch(tiny_folder):
+    """Digests of steps committed before the tensors had versions stay what they were."""
+    spec = tiny_model.policy(tiny_folder).spec
+    one = group("g", [20, 21], [[30, 31, 32]])
+    digests = {
+        batch_digest(tiny_model.built(spec, [of_versions(one, VersionSpan(0, 3, version))]))
+        for version in (0, 7)
+    }
+    assert len(digests) == 1
+
+
+def test_mismatch_and_drift_are_kept_apart(tiny_folder):
+    """Of two tokens the old one alone was given another probability than the policy's."""
+    it = trainer(tiny_folder, "tis")
+    it.version = 2
+    probe = Window("solver", (group("g", [20, 21], [[30, 31]]),))
+    batch = build(probe, ALBUM.__getitem__, it.model.spec, 4096)
+    it.model.activate("solver")
+    with torch.no_grad():
+        said = it.model.logprobs(batch.micro_batches[0], None)[0].tolist()
+    drawn = sample([30, 31], [said[0] - 0.5, said[1]])
+    mixed = of_versions(group("g", [20, 21], [drawn]), VersionSpan(0, 1, 1), VersionSpan(1, 2, 2))
+    metrics = train(it, Window("solver", (mixed,))).metrics
+    assert metrics["mismatch_kl_same_version"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["prob_error_older_versions"] == pytest.approx(2.718281828**0.5, rel=1e-5)
+    assert (metrics["older_share"], metrics["token_staleness_mean"]) == (0.5, 0.5)
+
+
+def test_the_trainer_knows_its_version_from_what_it_saved_or_restored(tiny_folder, tmp_path):
+    it = trainer(tiny_folder, "tis")
+    first = it.save(tmp_path, 0)
+    train(it)
+    assert it.version == 1
+    saved = it.save(tmp_path, 1)
+    it.restore(tmp_path, first)
+    assert it.version == 0
+    it.restore(tmp_path, saved)
+    assert it.version == 1
+
+
+# --- what cannot be -------------------------------------------------------------------------------
+
+
+def test_dr_grpo_takes_its_length_from_the_requests_or_the_configuration(tiny_folder):
+    with pytest.raises(StepError, match="max_completion_length"):
+        train(trainer(tiny_folder, "dr_grpo"))
+    asked = tuple(
+        tiny_model.changed(g, sampling=Sampling(temperature=1.0, max_tokens=12))
+        for g in WINDOW.groups
+    )
+    found = [
+        train(trainer(tiny_folder, "dr_grpo", **options), replace(WINDOW, groups=asked)).loss
+        for options in ({}, {"max_completion_length": 12}, {"max_completion_length": 24})
+    ]
+    assert found[0] == found[1] == pytest.approx(2 * found[2])
+
+
+def test_a_broken_behaviour_is_refused_by_a_loss_that_never_weighs_by_it(tiny_folder):
+    it = trainer(tiny_folder, "dapo", vllm_importance_sampling_correction=False)
+    broken = group("g", [20], [sample([30, 31], [float("nan"), -1.0])])
+    before = it.model.adapter("solver")
+    with pytest.raises(StepError, match="summed ratio nan"):
+        train(it, Window("solver", (broken,)))
+    assert all(torch.equal(t, before[n]) for n, t in it.model.adapter("solver").items())
+    assert it.version == 0
+
+
+def test_a_contradiction_is_refused_before_anything_is_trained(tiny_folder):
+    with pytest.raises(ConfigError, match="is not read by"):
+        trainer(tiny_folder, "aipo", epsilon=0.1)
