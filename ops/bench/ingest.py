@@ -63,7 +63,8 @@ def ingestion(folder: Path, scale: float) -> Iterator[Figure]:
             prototype = "the best prototype known, a process"
             yield Figure("ingest_trajectories", rate, "trajectories/s", prototype, PROTOTYPE, note)
             peak, before = done.server_peak / 1e6, done.server_before / 1e6
-            yield Figure("log_server_peak_memory", peak, "MB", "itself before the load", before)
+            mapped = f"the log's mapped pages among them; {done.events} events"
+            yield Figure("log_server_peak_memory", peak, "MB", "before the load", before, mapped)
         for share, word in ((0.5, "p50"), (0.99, "p99")):
             latency = percentile(done.latencies, share)
             yield Figure(f"{name}_ack_{word}", latency, "ms", f"{RAW}, one", 1000 / single[RAW])
