@@ -131,6 +131,7 @@ class FilterConfig(_Section, frozen=True, kw_only=True):
     coder_render_rate: tuple[float, float] = (0.25, 0.75)
     solver_easy_consistency: float = 0.5
     solver_hard_consistency: tuple[float, float] = (0.25, 0.75)
+    solver_agreement: float = 0.0  # 1: the silver answer must be the proposer's own hard answer
 
 
 class RoleLearning(_Section, frozen=True, kw_only=True):

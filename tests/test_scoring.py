@@ -25,6 +25,7 @@ def test_a_solver_group_is_scored_by_hand() -> None:
         "easy_consistency": 0.75,
         "hard_consistency": 0.5,
         "difficulty": 0.5,
+        "agreement": 1.0,
     }
     assert scored.generation.role == "solver"
 

@@ -19,6 +19,7 @@ class PictureFacts:
     hard_consistency: float  # share of the silver answer
     difficulty: float  # min(c, 1 - c) of the hard consistency c
     silver: str | None  # majority answer to the hard question
+    agreement: float = 0.0  # 1 if the silver answer is the proposer's own, else 0
 
     def as_dict(self) -> dict[str, float]:
         """For `Rewarded.facts` and the filters."""
@@ -27,6 +28,7 @@ class PictureFacts:
             "easy_consistency": self.easy_consistency,
             "hard_consistency": self.hard_consistency,
             "difficulty": self.difficulty,
+            "agreement": self.agreement,
         }
 
 
@@ -42,6 +44,7 @@ def picture_facts(easy: Answered, hard: Answered, proposal: Proposal) -> Picture
         hard_consistency=c,
         difficulty=min(c, 1.0 - c),
         silver=votes.silver,
+        agreement=float(agrees(votes.silver, proposal.hard_answer)),
     )
 
 

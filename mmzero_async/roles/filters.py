@@ -36,10 +36,12 @@ def coder_bounds(config: FilterConfig) -> tuple[Bound, ...]:
 
 
 def solver_bounds(config: FilterConfig) -> tuple[Bound, ...]:
-    """The picture must be readable, and the question neither settled nor noise."""
+    """The picture must be readable, the question neither settled nor noise, and, if asked for, the
+    label one that the proposer, who saw no picture, gave as well."""
     return (
         Bound("easy_consistency", config.solver_easy_consistency, 1.0, reason="consistency"),
         Bound("hard_consistency", *config.solver_hard_consistency, reason="consistency"),
+        Bound("agreement", config.solver_agreement, 1.0, reason="disagreement"),
     )
 
 
