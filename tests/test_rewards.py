@@ -326,6 +326,18 @@ def test_a_solver_group_is_kept_when_the_picture_reads_and_the_question_is_open(
     )
 
 
+def test_a_label_that_the_proposer_does_not_share_is_kept_only_where_that_is_not_asked() -> None:
+    """The proposer of these tests said 12."""
+    shared = picture_facts(answered("easy", "3"), answered("hard", "12", "12.0", "9"), proposal())
+    alone = picture_facts(answered("easy", "3"), answered("hard", "9", "9", "12"), proposal())
+    assert (shared.agreement, alone.agreement) == (1.0, 0.0)
+    asked = FilterConfig(solver_agreement=1.0)
+    assert check(solver_bounds(asked), shared.as_dict()) is None
+    rejection = check(solver_bounds(asked), alone.as_dict())
+    assert rejection is not None and rejection.reason == "disagreement"
+    assert check(solver_bounds(FilterConfig()), alone.as_dict()) is None
+
+
 def test_a_fact_that_is_missing_is_said_to_be() -> None:
     rejection = check(coder_bounds(FILTERS), {})
     assert rejection is not None and rejection.reason == "incomplete"
