@@ -252,22 +252,20 @@ def test_parsers_take_any_text(text: str) -> None:
         *(" ", "\n", "\x00", "\U0001f600"),
     ],
 )
+@pytest.mark.timeout(60)  # anything quadratic takes hours
 def test_parsers_are_linear_in_long_repetitions(unit: str) -> None:
     # A thousand tokens could hold some of these; a hundred times as much must still be nothing.
     text = (unit * 300_000)[:300_000]
     for hostile in (text, "<think>" + text, text + ">", "<svg>" + text + "</svg>", text + "}"):
-        started = time.process_time()
         for parse in (proposer.parse, coder.parse, solver.parse):
             parse(hostile)
         proposer.parse(hostile[-proposer.MAX_TEXT :])
-        assert time.process_time() - started < 2.0
 
 
+@pytest.mark.timeout(60)
 def test_openings_first_and_one_bracket_at_the_end_are_linear_too() -> None:
     text = "<svg " * 200_000 + "</svg " * 200_000 + ">"
-    started = time.process_time()
     assert coder.parse(text).svg == text
-    assert time.process_time() - started < 2.0
 
 
 # --- votes ------------------------------------------------------------------------------------
