@@ -1,7 +1,5 @@
 """Parsing what models wrote: proposals, SVG and boxed answers, out of any text, in linear time."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
