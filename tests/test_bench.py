@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from mmzero_async.ops.bench.appends import appends
+from mmzero_async.ops.bench.redis_streams import RedisMissing, RedisStreams
+from mmzero_async.ops.bench.stores import Item
+
 ROOT = Path(__file__).parent.parent
 KEYS = {"figure", "value", "unit", "against", "rival", "ratio"}
 EXPECTED = {
     *(f"append_{size}_batch_{n}" for size in ("1kB", "10kB", "100kB") for n in (1, 16, 256)),
-    *("append_vs_bare_lmdb", "append_vs_sqlite_wal", "append_vs_raw_file", "replay_vs_bare_lmdb"),
+    *("append_vs_bare_lmdb", "append_vs_sqlite_wal", "append_vs_raw_file"),
+    *("append_vs_redis_streams", "replay_vs_bare_lmdb", "replay_envelopes_vs_bare_lmdb"),
     *(f"replay_{size}" for size in ("1kB", "10kB", "100kB")),
     *(f"ingest_{traffic}" for traffic in ("mixed", "1kB", "10kB", "100kB")),
     *(f"ingest_{traffic}_bytes" for traffic in ("mixed", "1kB", "10kB", "100kB")),
-    *("ingest_mixed_ack_p50", "ingest_mixed_ack_p99", "ingest_quiet_ack_p50"),
+    *(f"ingest_{traffic}_ack_{p}" for traffic in ("mixed", "quiet") for p in ("p50", "p99")),
     *("ingest_trajectories", "log_server_peak_memory"),
 }
 
@@ -31,11 +36,47 @@ def test_the_log_bench_tells_every_figure_beside_a_rival_and_leaves_nothing_behi
     assert {figure["figure"] for figure in figures} >= EXPECTED
     for figure in figures:
         assert figure.keys() - {"note"} == KEYS
+        if figure["value"] is None:  # the one rival that may not be installed
+            assert figure["figure"] == "append_vs_redis_streams" and figure["note"]
+            continue
         assert figure["value"] > 0 and figure["rival"] > 0 and figure["ratio"] > 0, figure
         assert figure["unit"] in ("events/s", "trajectories/s", "MB/s", "MB", "ms")
     mixed = next(figure for figure in figures if figure["figure"] == "ingest_mixed")
     assert "0 superseded" in mixed["note"], "the bench sent events that the log did not wait for"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_redis_cannot_be_had_its_line_says_why_and_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    figures = [json.loads(figure.line()) for figure in appends(tmp_path, 0.001)]
+    [redis] = [figure for figure in figures if "Redis" in figure["against"]]
+    assert redis["figure"] == "append_vs_redis_streams"
+    assert redis["value"] is redis["rival"] is redis["ratio"] is None
+    assert "no redis-server" in redis["note"] and "apt install" in redis["note"]
+    assert all(figure["ratio"] > 0 for figure in figures if figure is not redis)
+    assert {"append_vs_bare_lmdb", "append_vs_sqlite_wal"} < {f["figure"] for f in figures}
+
+
+def test_redis_is_asked_to_sync_every_write_and_takes_a_batch_as_a_whole(tmp_path: Path) -> None:
+    try:
+        store = RedisStreams(tmp_path)
+    except RedisMissing as error:
+        pytest.skip(str(error))
+    try:
+        store.append([Item(b"one"), Item(b"two", blob=b"picture")])
+        assert store.client.config_get("append*")["appendfsync"] == "always"
+        assert [fields for _, fields in store.client.xrange("events")] == [
+            {b"body": b"one"},
+            {b"body": b"two"},
+        ]
+        assert store.client.xlen("blobs") == 1
+        [written] = tmp_path.rglob("*.aof")
+        assert b"picture" in written.read_bytes()
+    finally:
+        store.close()
 
 
 def test_a_bench_that_is_not_built_says_so() -> None:

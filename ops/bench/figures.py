@@ -4,8 +4,9 @@ import json
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,16 +17,19 @@ class Figure:
     """Its line's `ratio` is value / rival: above 1 is good for rates, bad for times and memory."""
 
     figure: str
-    value: float
+    value: float | None  # None: not measured, `note` says why
     unit: str
     against: str  # the rival or the limit
-    rival: float  # what it did, in the same unit and the same run
+    rival: float | None  # what it did, in the same unit and the same run
     note: str = ""
 
     def line(self) -> str:
         told = {key: value for key, value in asdict(self).items() if value != ""}
-        told["ratio"] = significant(self.value / self.rival) if self.rival else None
-        told["value"], told["rival"] = significant(self.value), significant(self.rival)
+        told["ratio"] = None
+        if self.value is not None and self.rival:
+            told["ratio"] = significant(self.value / self.rival)
+        for key in ("value", "rival"):
+            told[key] = told[key] if told[key] is None else significant(told[key])
         return json.dumps(told)
 
 
@@ -36,12 +40,20 @@ def significant(value: float, digits: int = 3) -> float:
     return round(value, digits - 1 - math.floor(math.log10(abs(value))))
 
 
-def rate(step: Callable[[], int], seconds: float) -> tuple[int, float]:
-    """How much a step did, called for so many seconds, and the seconds that it really took."""
-    done, began = 0, time.perf_counter()
-    while (passed := time.perf_counter() - began) < seconds or not done:
-        done += step()
-    return done, passed
+def rates(steps: Mapping[str, Callable[[], int]], seconds: float, turns: int) -> dict[str, float]:
+    """What each step does a second, called for about so many seconds: the median of its turns.
+
+    The steps take turns, so that what else goes on slows all of them; the median leaves out a turn
+    in which another process had the disk or the processor.
+    """
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(turns):
+        for name, step in steps.items():
+            done, began = 0, time.perf_counter()
+            while (passed := time.perf_counter() - began) < seconds / turns or not done:
+                done += step()
+            found[name].append(done / passed)
+    return {name: median(measured) for name, measured in found.items()}
 
 
 def percentile(values: Sequence[float], share: float) -> float:

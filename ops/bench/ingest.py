@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from mmzero_async.config import Config, LogConfig
-from mmzero_async.ops.bench.appends import append_rates
+from mmzero_async.ops.bench.appends import OURS, RAW, append_rates
 from mmzero_async.ops.bench.figures import Figure, percentile
-from mmzero_async.ops.bench.stores import OURS, Item
+from mmzero_async.ops.bench.stores import Item
 from mmzero_async.ops.bench.traffic import SIZES, mixed_items, values
 
 PROTOTYPE = 86.0  # trajectories a second: the best durable store of rollouts known so far
 CLIENTS = 3
-RAW = "raw file + fdatasync"
 PATIENCE = 60.0  # seconds for a process to start, on a busy machine
 
 
@@ -48,8 +47,8 @@ def ingestion(folder: Path, scale: float) -> Iterator[Figure]:
         items = (
             mixed_items() if traffic == "mixed" else [Item(v) for v in values(SIZES[traffic], 16)]
         )
-        alone = append_rates(folder, items, 16, 0.4 * scale)
-        single = append_rates(folder, items, 1, 0.2 * scale)
+        alone = append_rates(folder, items, 16, 0.2 * scale, [OURS])
+        single = append_rates(folder, items, 1, 0.1 * scale, [RAW])
         window = 6 if traffic == "mixed" else 16
         done = ingest(folder, traffic=traffic, clients=CLIENTS, window=window, seconds=seconds)
         rate, mean = done.events / done.seconds, sum(item.size for item in items) / len(items)

@@ -1,7 +1,7 @@
 """`just bench log`: what the event log does a second, beside its rivals on the same disk.
 
-    python -m mmzero_async.ops.bench.log              about a minute
-    python -m mmzero_async.ops.bench.log --quick      about ten seconds: the same lines, rougher
+    python -m mmzero_async.ops.bench.log              some two minutes
+    python -m mmzero_async.ops.bench.log --quick      half a minute: the same lines, rougher
 
 One JSON line a figure: appends synced before they are counted, replay with checksum and decoding,
 and acknowledged ingestion through ZeroMQ. Works in a folder of its own under --folder (default:
@@ -18,12 +18,12 @@ from mmzero_async.ops.bench.appends import appends
 from mmzero_async.ops.bench.ingest import ingestion
 from mmzero_async.ops.bench.replays import replays
 
-QUICK = 0.06  # of the time that each measurement takes otherwise
+QUICK = 0.1  # of the time that each measurement takes otherwise
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="benchmark of the event log")
-    parser.add_argument("--quick", action="store_true", help="about ten seconds, rougher")
+    parser.add_argument("--quick", action="store_true", help="half a minute, rougher")
     parser.add_argument("--folder", type=Path, default=Path(), help="whose disk is measured")
     options = parser.parse_args(argv)
     scale = QUICK if options.quick else 1.0

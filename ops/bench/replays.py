@@ -1,16 +1,16 @@
 """Reading a log again: our reader, with checksum and decoding, beside LMDB's bare cursor."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from mmzero_async.log.reader import LogReader
-from mmzero_async.ops.bench.figures import Figure, endlessly, rate
+from mmzero_async.ops.bench.figures import Figure, endlessly, rates
 from mmzero_async.ops.bench.stores import Item, OurLog
 from mmzero_async.ops.bench.traffic import SIZES, mixed_items, values
 
-TURNS = 3
+TURNS = 5
 BYTES = 48e6  # of a log: all of it stays in the page cache
 RIVAL = "bare LMDB cursor over the same records, values copied"
 
@@ -51,16 +51,10 @@ def replay_rates(
             return sum(len(value) for value in cursor.iternext(keys=False, values=True))
 
     bare()  # into the page cache
-    readings: tuple[Callable[[], int], ...] = (ours, bare)
-    done, spent = [0, 0], [0.0, 0.0]
-    for _ in range(TURNS):
-        for i, reading in enumerate(readings):
-            size, passed = rate(reading, 0.3 * scale)
-            done[i] += size
-            spent[i] += passed
+    found = rates({"ours": ours, "bare": bare}, 1.8 * scale, TURNS)
     reader.close()
     shutil.rmtree(folder / "log")
-    return done[0] / spent[0] / 1e6, done[1] / spent[1] / 1e6
+    return found["ours"] / 1e6, found["bare"] / 1e6
 
 
 def _fill(folder: Path, items: Sequence[Item], size: float) -> None:

@@ -1,4 +1,4 @@
-"""Four stores behind one method: append a batch, on disk when it returns.
+"""Stores behind one method: append a batch, on disk when it returns.
 
 Each is as its own manual would have it used for durable appends. The raw file is the disk's limit:
 it can find nothing again and promises no order, no index, no once.
@@ -115,12 +115,3 @@ class SqliteWal:
 
     def close(self) -> None:
         self._db.close()
-
-
-OURS = "mmzero log"
-STORES: dict[str, type[OurLog | BareLmdb | RawFile | SqliteWal]] = {
-    OURS: OurLog,
-    "bare LMDB": BareLmdb,
-    "raw file + fdatasync": RawFile,
-    "SQLite WAL, synchronous=FULL": SqliteWal,
-}
