@@ -1,13 +1,16 @@
 """`mmzero log`: looking after the event log itself. Each command is a few lines over `log/`.
 
-Works on a run that is going on and on one that is over; none of these commands writes a log.
+Works on a run that is going on and on one that is over; only `reindex` writes, and needs a log that
+nobody else is writing.
 """
 
+import asyncio
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +18,18 @@ import typer
 
 from mmzero_async.log.backup import BackupRefused, back_up
 from mmzero_async.log.errors import LogError
+from mmzero_async.log.interface import Reader
 from mmzero_async.log.reader import LogReader
 from mmzero_async.log.stat import Contents, contents
 from mmzero_async.log.verify import MAX_NAMED, Verification
 from mmzero_async.log.verify import verify as verify_log
+from mmzero_async.log.where import Where, parse_where
+from mmzero_async.log.writer import LogWriter
+from mmzero_async.ops import scan as scans
+from mmzero_async.schemas.events import KINDS
+from mmzero_async.schemas.record import Record
 
-app = typer.Typer(no_args_is_help=True, help="Verify, measure and back up the event log.")
+app = typer.Typer(no_args_is_help=True, help="Look into, verify and back up the event log.")
 
 _BESIDE = ("config.json", "base_model")  # what makes a folder with a log a run
 
@@ -76,6 +85,69 @@ def verify_lines(found: Verification) -> list[str]:
     first = found.first_bad_offset
     where = "no event" if first is None else f"offset {first}"
     return [*lines, f"verify: {total} problems ({sorts}); first bad offset: {where}"]
+
+
+@app.command()
+def scan(
+    run: RunFolder,
+    where: Annotated[
+        str, typer.Option(help="such as 'role=solver version=3.. since=2026-11-24T10:00'")
+    ] = "",
+    start: Annotated[int, typer.Option("--from", min=0, help="offset to begin with")] = 0,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="0: all")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on with what comes")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Events that a filter wants, a line each. Keys: role, kind, version, staleness, reward,
+    outcome, lineage, since, until; see docs/LOG.md."""
+    wanted = parse_where(where)
+    with reading(run) as reader:
+        if follow:
+            with suppress(KeyboardInterrupt):
+                asyncio.run(_follow(reader, start, wanted, limit, as_json))
+            return
+        found = 0
+        for found, record in enumerate(reader.scan(start, where=wanted), start=1):
+            _tell(record, as_json)
+            if found == limit:
+                break
+    unknown = ", ".join(kind for kind in wanted.kinds if kind not in KINDS)
+    if not found and unknown:
+        typer.echo(f"nothing; no kind {unknown} is known: {', '.join(sorted(KINDS))}", err=True)
+
+
+async def _follow(reader: Reader, start: int, wanted: Where, limit: int, as_json: bool) -> None:
+    async with aclosing(reader.follow(start, wanted)) as records:
+        found = 0
+        async for record in records:
+            _tell(record, as_json)
+            sys.stdout.flush()
+            found += 1
+            if found == limit:
+                return
+
+
+def _tell(record: Record, as_json: bool) -> None:
+    typer.echo(scans.figures(record) if as_json else scans.line(record))
+
+
+@app.command()
+def reindex(run: RunFolder) -> None:
+    """Make the secondary index anew, where verify says that it disagrees with the events."""
+    folder = log_folder(run)
+    with reading(run) as reader:
+        name = reader.run
+    writer = LogWriter(folder, run=name)
+    try:
+        whole = writer.reindex()
+    finally:
+        writer.close()
+    if not whole:
+        raise LogError(
+            f"the index of {folder} ends before an event that is damaged; readers scan from there. "
+            "`mmzero log verify` names it"
+        )
+    typer.echo(f"the index of {folder} is whole again")
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from mmzero_async.log.reader import LogReader
+from mmzero_async.log.interface import View
+from mmzero_async.log.where import Where
 from mmzero_async.schemas.events import (
     Answered,
     AnyEvent,
@@ -15,7 +16,7 @@ from mmzero_async.schemas.events import (
     StepCommitted,
     WorkAbandoned,
 )
-from mmzero_async.schemas.ids import indices
+from mmzero_async.schemas.ids import indices, root
 
 
 def concerns(event: AnyEvent, lineage: str) -> bool:
@@ -42,10 +43,11 @@ def _related(a: str, b: str) -> bool:
     return a == b or a.startswith(b + ".") or b.startswith(a + ".")
 
 
-def trace(reader: LogReader, lineage: str) -> Iterator[str]:
+def trace(reader: View, lineage: str) -> Iterator[str]:
     """Lines for people. ValueError for something that is no lineage id."""
     indices(lineage)
-    for record in reader.scan():
+    # What it came from lies under the same root, and that is what the log's index knows.
+    for record in reader.scan(where=Where(lineages=(root(lineage),))):
         event = record.event()
         if concerns(event, lineage):
             for i, line in enumerate(_tell(event, lineage)):

@@ -1,7 +1,8 @@
 """The LMDB environment under a log: its databases, keys, format and lock.
 
 Databases: `events` (offset -> record), `sequences` (producer, epoch, sequence -> offset),
-`producers` (producer -> epoch, next sequence), `blobs` (digest -> bytes), `meta`.
+`producers` (producer -> epoch, next sequence), `blobs` (digest -> bytes), `meta`, and `index`
+(`index.py`), which may be missing.
 """
 
 import os
@@ -19,12 +20,14 @@ from mmzero_async.log.pages import NotPages, cut_off
 
 MAGIC = b"mmzero-async event log"
 FORMAT = 1
+INDEX_VERSION = 1  # of what `index` holds; entries of another version are not looked at
 OFFSET = struct.Struct(">Q")
 PRODUCER = struct.Struct(">QQ")  # epoch, sequence (in `producers`: the next one expected)
 DROPPED = 2**64 - 1  # in place of an offset: consumed without an event
 MAX_READERS = 256
 WRITER_LOCK = "writer.lock"
 _DATABASES = ("events", "sequences", "producers", "blobs", "meta")
+_INDEX = "index"  # logs of the first writers have none: then readers scan
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Environment:
     producers: Any
     blobs: Any
     meta: Any
+    index: Any  # None: there is none that we can use
     path: Path
     run: str
 
@@ -68,7 +72,7 @@ def open_environment(
         env = lmdb.open(
             str(path),
             map_size=map_gib << 30,
-            max_dbs=len(_DATABASES),
+            max_dbs=len(_DATABASES) + 1,
             max_readers=MAX_READERS,
             readonly=not write,
             lock=write or _may_register(path),
@@ -87,6 +91,7 @@ def open_environment(
         handles = {name: env.open_db(name.encode(), create=write) for name in _DATABASES}
         with env.begin(write=write) as txn:
             stored = _check_meta(txn, handles["meta"], path, run, write=write)
+        index = _open_index(env, handles["meta"], write=write)
     except lmdb.ReadersFullError as error:
         env.close()
         raise readers_full(path) from error
@@ -96,7 +101,17 @@ def open_environment(
     except LogError:
         env.close()
         raise
-    return Environment(lmdb=env, path=path, run=stored, **handles)
+    return Environment(lmdb=env, index=index, path=path, run=stored, **handles)
+
+
+def _open_index(env: Any, meta: Any, *, write: bool) -> Any:
+    """The database `index`; None where a reader finds none of a version that it knows."""
+    if write:
+        return env.open_db(_INDEX.encode())
+    with env.begin() as txn:
+        if txn.get(b"index", db=meta) != OFFSET.pack(INDEX_VERSION):
+            return None
+    return env.open_db(_INDEX.encode(), create=False)
 
 
 def _check_meta(txn: Any, meta: Any, path: Path, run: str | None, *, write: bool) -> str:

@@ -39,3 +39,7 @@ class SequenceGap(LogError):
 
 class BlobMissing(LogError, KeyError):
     """No blob under this digest."""
+
+
+class SnapshotOver(LogError):
+    """A snapshot was held longer than it was asked for: its pages are no longer kept for it."""

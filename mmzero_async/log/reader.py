@@ -5,7 +5,7 @@ Read transactions are short, so that a slow reader pins no pages.
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,16 @@ import lmdb
 
 from mmzero_async.log.environment import OFFSET, Environment, open_environment, readers_full
 from mmzero_async.log.errors import BlobMissing, LogError
+from mmzero_async.log.interface import SNAPSHOT_SECONDS
+from mmzero_async.log.query import Limits, NewestVersions, Page, Query, end_of
+from mmzero_async.log.snapshot import Pinned
+from mmzero_async.log.where import ANYTHING, Where
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.record import Record, RecordDamaged, decode_record
 
 _BATCH = 512
 _BATCH_BYTES = 16 << 20
+_ON_THE_LOOP = Limits(records=128, bytes=1 << 20, looked=1024)  # few milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,7 @@ class LogReader:
 
     def __init__(self, environment: Environment) -> None:
         self._env = environment
+        self._newest = NewestVersions()
 
     @classmethod
     def open(cls, path: Path) -> "LogReader":
@@ -52,11 +58,8 @@ class LogReader:
     @property
     def next_offset(self) -> int:
         """The number of committed events: the offset that the next one will get."""
-        with self._begin() as txn, txn.cursor(self._env.events) as cursor:
-            if not cursor.last():
-                return 0
-            (last,) = OFFSET.unpack(cursor.key())
-            return int(last) + 1
+        with self._begin() as txn:
+            return end_of(txn, self._env)
 
     def get(self, offset: int) -> Record:
         """LogError when the offset is not committed; RecordDamaged when its checksum is wrong."""
@@ -87,8 +90,13 @@ class LogReader:
                     break
         return records
 
-    def scan(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
-        """Records [start, stop), or up to the end as it is when the scan gets there."""
+    def scan(
+        self, start: int = 0, stop: int | None = None, where: Where = ANYTHING
+    ) -> Iterator[Record]:
+        """Wanted records of [start, stop), or up to the end as it is when the scan gets there."""
+        if not where.anything:
+            yield from self._scan_wanted(start, stop, where)
+            return
         while stop is None or start < stop:
             limit = _BATCH if stop is None else min(_BATCH, stop - start)
             records = self.read(start, limit)
@@ -96,6 +104,64 @@ class LogReader:
                 return
             yield from records
             start += len(records)
+
+    def _scan_wanted(self, start: int, stop: int | None, where: Where) -> Iterator[Record]:
+        while True:
+            page = self.page(where, start, stop)
+            yield from page.records
+            start = page.next
+            if start >= (page.end if stop is None else min(stop, page.end)):
+                return
+
+    def page(
+        self,
+        where: Where = ANYTHING,
+        start: int = 0,
+        stop: int | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> Page:
+        """What is wanted of [start, stop), as far as the limits go, in one read transaction.
+
+        It may be nothing yet; `next` says where to go on. RecordDamaged.
+        """
+        with self._begin(buffers=True) as txn:
+            found = Query(self._env, where, self._newest).rows(txn, start, stop, limits)
+            records = [row.record or decode_record(row.offset, row.data) for row in found.rows]
+        return Page(records, found.next, found.end)
+
+    def packed_page(
+        self, where: Where, start: int, stop: int | None, limits: Limits
+    ) -> tuple[list[int], list[int], bytes, int, int]:
+        """A page as it lies in the log: offsets, sizes, all bytes in one piece, next, end."""
+        with self._begin(buffers=True) as txn:
+            found = Query(self._env, where, self._newest).rows(txn, start, stop, limits)
+            # The map's bytes are only ours within the transaction: this is the one copy of them.
+            packed = b"".join(row.data for row in found.rows)
+        offsets, sizes = [row.offset for row in found.rows], [len(row.data) for row in found.rows]
+        return offsets, sizes, packed, found.next, found.end
+
+    async def follow(
+        self, start: int = 0, where: Where = ANYTHING, *, poll: float = 0.05
+    ) -> AsyncGenerator[Record, None]:
+        """Wanted records from an offset on, as they are committed, for ever.
+
+        Looks again every `poll` seconds where there is nothing new; holds nothing in between.
+        """
+        while True:
+            page = self.page(where, start, limits=_ON_THE_LOOP)
+            for record in page.records:
+                yield record
+            start = page.next
+            await asyncio.sleep(poll if start >= page.end else 0)
+
+    @contextlib.contextmanager
+    def snapshot(self, seconds: float = SNAPSHOT_SECONDS) -> Iterator["Snapshot"]:
+        """The log as it is now, unchanged for at most so many seconds; then SnapshotOver."""
+        pinned = Pinned(self._snapshot(buffers=True), seconds, str(self._env.path))
+        try:
+            yield Snapshot(self._env, pinned)
+        finally:
+            pinned.end()
 
     async def wait(self, offset: int, *, seconds: float, poll: float = 0.05) -> bool:
         """Whether an event at `offset` is committed within so many seconds."""
@@ -131,14 +197,8 @@ class LogReader:
 
     @contextlib.contextmanager
     def _begin(self, *, buffers: bool = False) -> Iterator[Any]:
-        try:
-            with self._snapshot(buffers) as txn:
-                yield txn
-        except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
-            raise RecordDamaged(
-                f"{self._env.path}: a page of the file is damaged ({error}); `mmzero log verify` "
-                "tells which events it held"
-            ) from error
+        with damage_named(self._env), self._snapshot(buffers) as txn:
+            yield txn
 
     def _snapshot(self, buffers: bool) -> Any:
         try:
@@ -154,6 +214,35 @@ class LogReader:
 
     def close(self) -> None:
         self._env.lmdb.close()
+
+
+class Snapshot(LogReader):
+    """A reader whose answers all come from one read transaction. Ends with its `with` block."""
+
+    def __init__(self, environment: Environment, pinned: Pinned) -> None:
+        super().__init__(environment)
+        self._pinned = pinned
+
+    @contextlib.contextmanager
+    def _begin(self, *, buffers: bool = False) -> Iterator[Any]:
+        with damage_named(self._env), self._pinned.use() as txn:
+            yield txn
+
+    def close(self) -> None:
+        """Ends the snapshot; the environment is the reader's."""
+        self._pinned.end()
+
+
+@contextlib.contextmanager
+def damage_named(environment: Environment) -> Iterator[None]:
+    """LMDB's words for a damaged page as RecordDamaged."""
+    try:
+        yield
+    except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
+        raise RecordDamaged(
+            f"{environment.path}: a page of the file is damaged ({error}); `mmzero log verify` "
+            "tells which events it held"
+        ) from error
 
 
 def _blob_key(digest: str) -> bytes | None:

@@ -8,7 +8,7 @@ from mmzero_async.log.environment import MAX_READERS, PRODUCER
 from mmzero_async.log.pages import Pages
 from mmzero_async.log.reader import LogReader
 
-_HELD_TREES = ("events", "sequences", "producers", "blobs", "meta")
+_HELD_TREES = ("events", "sequences", "producers", "blobs", "meta", "index")
 
 
 @dataclass(slots=True)

@@ -1,9 +1,10 @@
 """`mmzero log verify`: is every byte of a log what was acknowledged? Reads it all, writes nothing.
 
 Checks each record's checksum and schema, that offsets are dense, that the sequences index and the
-events name each other, each producer's position, each blob against its digest, and that every
-picture that an event names is there. It walks the file's pages itself (`pages.py`), so that damage
-of any sort is counted and cannot end the process. Needs 16 bytes of memory an event and 8 a blob.
+events name each other, each producer's position, the secondary index, each blob against its digest,
+and that every picture that an event names is there. It walks the file's pages itself (`pages.py`),
+so that damage of any sort is counted and cannot end the process. Needs 16 bytes of memory an event
+and 8 a blob.
 
 Does not judge what events mean: whether groups are trained once is `mmzero replay --audit`.
 """
@@ -20,6 +21,7 @@ from typing import Any
 
 from mmzero_async.log.environment import DROPPED, OFFSET, PRODUCER, sequence_key
 from mmzero_async.log.errors import ForeignLog, LogError
+from mmzero_async.log.index_check import IndexCheck
 from mmzero_async.log.pages import Damage, NotPages, Pages, Snapshot, Tree
 from mmzero_async.log.reader import LogReader
 from mmzero_async.schemas.blobs import blob_digest
@@ -121,6 +123,7 @@ class _Verifier:
             self._damaged(damage)
         self._blobs = array("Q")  # the first 8 bytes of each sound blob's digest, sorted
         self._keys = array("q")  # offset -> hash of its sequence key
+        self._index = IndexCheck()
         self._positions: dict[str, tuple[int, int]] = {}  # producer -> (epoch, next sequence)
 
     def run(self) -> Verification:
@@ -130,6 +133,7 @@ class _Verifier:
         self._check_blobs()
         self._check_events()
         self._check_sequences()
+        self._check_index()
         self._check_producers()
         for item in self._pages.walk(self._snapshot, self._snapshot.free):
             if isinstance(item, Damage):
@@ -166,6 +170,7 @@ class _Verifier:
         self._found.run = entries.get(b"run", b"").decode("utf-8", "replace")
         if not {b"magic", b"format", b"run"} <= entries.keys():
             self._found.wrong("pages", "meta lacks the log's magic, format or run")
+        self._has_index = b"index" in entries
 
     def _check_blobs(self) -> None:
         found = self._found
@@ -192,6 +197,8 @@ class _Verifier:
             if offset > expected:
                 found.wrong("offsets", f"missing, as all up to {offset - 1}", expected)
                 self._keys.extend([0] * (offset - expected))
+                for _ in range(offset - expected):
+                    self._index.add(None)
             found.events += 1
             found.event_bytes += len(data)
             self._keys.append(self._check_record(offset, data))
@@ -208,7 +215,9 @@ class _Verifier:
             record = decode_record(offset, data)
         except RecordDamaged as error:
             found.wrong("records", str(error).partition(" is damaged: ")[2], offset)
+            self._index.add(None)
             return 0
+        self._index.add(record.envelope)
         try:
             event = record.event()
         except ValueError as error:
@@ -253,6 +262,11 @@ class _Verifier:
         for offset, key_hash in enumerate(self._keys):
             if key_hash and not named[offset]:
                 found.wrong("sequences", "the sequences index does not know it", offset)
+
+    def _check_index(self) -> None:
+        if self._has_index or "index" in self._trees:
+            for problem, offset in self._index.problems(self._walk("index")):
+                self._found.wrong("index", problem, offset)
 
     def _follow(self, key: bytes) -> str:
         """Who wrote, as which of its writings; within an epoch none may be skipped."""

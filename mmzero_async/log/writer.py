@@ -23,9 +23,10 @@ from mmzero_async.log.environment import (
     sequence_key,
 )
 from mmzero_async.log.errors import FencedProducer, LogError, LogFull, SequenceGap
+from mmzero_async.log.index import Indexed, Indexer, forget, indexed, resume
 from mmzero_async.log.reader import LogReader
 from mmzero_async.schemas.events import SCHEMA_VERSION
-from mmzero_async.schemas.record import Envelope, encode_record
+from mmzero_async.schemas.record import Envelope, RecordDamaged, encode_record
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
@@ -76,6 +77,20 @@ class LogWriter:
         self._clock = clock
         self._reader = LogReader(self._env)
         self.next_offset = self._reader.next_offset
+        self._indexer = self._resume_index()
+
+    def _resume_index(self) -> Indexer | None:
+        """None where the log cannot be indexed to its end: it is written on, and readers scan."""
+        try:
+            return self._durably(lambda: resume(self._env))
+        except (RecordDamaged, LogFull, lmdb.CorruptedError, lmdb.PageNotFoundError):
+            return None
+
+    def reindex(self) -> bool:
+        """Makes the secondary index anew. False when damage keeps it from reaching the end."""
+        self._durably(lambda: forget(self._env))
+        self._indexer = self._resume_index()
+        return self._indexer is not None
 
     def append(self, messages: Sequence[Sequence[Submission]]) -> list[Answer]:
         """One durable transaction for all messages; an answer for each.
@@ -104,6 +119,7 @@ class LogWriter:
     def _append(self, messages: Sequence[Sequence[Submission]]) -> list[Answer]:
         offset = self.next_offset
         answers: list[Answer] = []
+        indexer, fresh = self._indexer, list[Indexed]()
         with self._env.lmdb.begin(write=True) as txn:
             ends: dict[str, tuple[int, int]] = {}
             for message in messages:
@@ -115,14 +131,16 @@ class LogWriter:
                 if acks is None:
                     acks = []
                     for submission in message:
-                        acks.append(self._put(txn, offset, submission))
+                        acks.append(self._put(txn, offset, submission, fresh))
                         offset += not submission.drop
                     final = message[-1]
                     ends[final.producer] = (final.epoch, final.sequence + 1)
                 answers.append(acks)
             for producer, position in ends.items():
                 self._set_position(txn, producer, position)
-        self.next_offset = offset
+            if indexer is not None:
+                indexer = indexer.add(txn, fresh)
+        self.next_offset, self._indexer = offset, indexer
         return answers
 
     def _check(
@@ -157,7 +175,7 @@ class LogWriter:
         (offset,) = OFFSET.unpack(found)
         return Ack(None if offset == DROPPED else offset, duplicate=True)
 
-    def _put(self, txn: Any, offset: int, submission: Submission) -> Ack:
+    def _put(self, txn: Any, offset: int, submission: Submission, fresh: list[Indexed]) -> Ack:
         key = sequence_key(submission.producer, submission.epoch, submission.sequence)
         place = DROPPED if submission.drop else offset
         txn.put(key, OFFSET.pack(place), db=self._env.sequences)
@@ -174,6 +192,7 @@ class LogWriter:
         )
         key = OFFSET.pack(offset)
         txn.put(key, encode_record(envelope), db=self._env.events, append=True)
+        fresh.append(indexed(envelope))
         for digest, data in submission.blobs.items():
             txn.put(bytes.fromhex(digest), data, db=self._env.blobs, overwrite=False)
         return Ack(offset)

@@ -1,0 +1,148 @@
+"""What an event is about, in the words by which people look for events.
+
+Pure functions of one event. An event of an unknown kind is about nothing that we could name.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from mmzero_async.schemas.events import (
+    Answered,
+    AnyEvent,
+    Coded,
+    Evaluated,
+    Generation,
+    GroupRejected,
+    PolicyPublished,
+    Proposed,
+    Rendered,
+    Rewarded,
+    RunFinished,
+    StepCommitted,
+    WorkAbandoned,
+    WorkerFailed,
+    WorkerJoined,
+    WorkerLeft,
+)
+from mmzero_async.schemas.ids import indices
+from mmzero_async.schemas.work import STAGE_ROLE
+
+OK = "ok"  # the outcome of what succeeded
+
+
+def role_of(event: AnyEvent) -> str | None:
+    """Whose event it is: a policy's role, "renderer", or a worker's role."""
+    match event:
+        case Proposed() | Coded() | Answered():
+            return event.generation.role
+        case Rendered():
+            return STAGE_ROLE["render"]
+        case Rewarded() | GroupRejected() | StepCommitted() | PolicyPublished() | Evaluated():
+            return event.role
+        case WorkerJoined() | WorkerLeft() | WorkerFailed():
+            return event.role
+        case WorkAbandoned():
+            return dict[str, str](STAGE_ROLE).get(event.work.split("/")[0])  # type: ignore[arg-type]
+        case _:
+            return None
+
+
+def versions_of(event: AnyEvent) -> tuple[int, int] | None:
+    """The oldest and the newest policy version that an event was made by, or that it makes."""
+    match event:
+        case Proposed() | Coded() | Answered():
+            return sampled_versions(event.generation)
+        case StepCommitted() | PolicyPublished() | Evaluated():
+            return event.version, event.version
+        case _:
+            return None
+
+
+def sampled_versions(generation: Generation) -> tuple[int, int]:
+    """The oldest and the newest policy version that drew any token of the samples."""
+    spans = [span.version for sample in generation.samples for span in sample.versions]
+    return (min(spans), max(spans)) if spans else (generation.version, generation.version)
+
+
+def rewards_of(event: AnyEvent) -> list[float]:
+    return event.rewards if isinstance(event, Rewarded) else []
+
+
+def outcomes_of(event: AnyEvent) -> list[str]:
+    """`ok` or a failure's name for each sample, picture or answer; the reason of what ended."""
+    match event:
+        case Proposed() | Coded():
+            return [outcome.failure or OK for outcome in event.outcomes]
+        case Rendered():
+            return [event.failure or OK]
+        case Answered():
+            return ["no_answer" if o.answer is None else OK for o in event.outcomes]
+        case GroupRejected() | WorkAbandoned() | WorkerLeft() | RunFinished():
+            return [event.reason]
+        case WorkerFailed():
+            return [event.error]
+        case _:
+            return []
+
+
+def lineages_of(event: AnyEvent) -> list[str]:
+    """The lineage ids that an event names as its subject; words that are no id are left out."""
+    match event:
+        case Proposed() | Rewarded() | GroupRejected():
+            named = [event.group]
+        case Coded():
+            named = [event.proposal]
+        case Rendered() | Answered():
+            named = [event.drawing]
+        case WorkAbandoned() | WorkerFailed():
+            named = [_target(event.work)]
+        case StepCommitted():
+            named = event.groups
+        case _:
+            named = []
+    return [name for name in named if prompt_of(name) is not None]
+
+
+@lru_cache(1 << 14)  # the events of a lineage come together
+def prompt_of(lineage: str) -> int | None:
+    """`g12.s0.d3` -> 12, the prompt at the root; None for what is no lineage id."""
+    try:
+        return indices(lineage)[0]
+    except ValueError:
+        return None
+
+
+def _target(work: str) -> str:
+    return work.split("/")[1] if "/" in work else ""
+
+
+class _Subject(msgspec.Struct):
+    """The fields by which any event names its subject; the others are skipped undecoded."""
+
+    group: str = ""
+    proposal: str = ""
+    drawing: str = ""
+    work: str = ""
+    groups: list[str] = []
+
+
+_subject: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_Subject)
+
+
+def prompts_of(body: bytes | memoryview) -> set[int]:
+    """The prompts at the root of all that an encoded event names; empty when it tells none.
+
+    Says no less than `lineages_of` the decoded event, for a fraction of the time.
+    """
+    try:
+        subject = _subject.decode(body)
+    except (ValueError, RecursionError):  # not an event that we know how to read
+        return set()
+    name = subject.drawing or subject.proposal or subject.group
+    named = [name] if name else []
+    if subject.work:
+        named.append(_target(subject.work))
+    named += subject.groups
+    return {prompt for name in named if (prompt := prompt_of(name)) is not None}

@@ -1,0 +1,487 @@
+"""Reading well: filters, the secondary index, pages, snapshots, following. Local and pure parts."""
+
+import asyncio
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import lmdb
+import msgspec
+import pytest
+from builders import answered, coded, proposed, records, rendered, whole_tree
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmzero_async.log.errors import SnapshotOver
+from mmzero_async.log.index import BLOCK
+from mmzero_async.log.query import Limits
+from mmzero_async.log.reader import LogReader
+from mmzero_async.log.verify import verify
+from mmzero_async.log.where import Range, Where, WhereError, parse_where
+from mmzero_async.log.writer import LogWriter, Submission
+from mmzero_async.schemas.about import lineages_of, prompt_of, prompts_of
+from mmzero_async.schemas.events import (
+    AnyEvent,
+    Event,
+    GroupRejected,
+    Measured,
+    Rendered,
+    Rewarded,
+    RunFinished,
+    StepCommitted,
+    WorkAbandoned,
+    WorkerFailed,
+    encode_event,
+    kind_of,
+)
+from mmzero_async.schemas.record import Record
+
+SECOND = 10**9
+BEGAN = 1_795_500_000 * SECOND
+
+
+def step(role, version: int, groups: list[str]) -> StepCommitted:
+    return StepCommitted(
+        role=role,
+        step=version,
+        version=version,
+        groups=groups,
+        offsets=[],
+        checkpoint="c",
+        digest="d",
+        batch_digest="b",
+        metrics={},
+    )
+
+
+def rewarded(group: str, rewards: list[float], role="solver") -> Rewarded:
+    terms = [{"x": r} for r in rewards]
+    return Rewarded(
+        role=role, group=group, rewards=rewards, terms=terms, advantages=rewards, step=1
+    )
+
+
+def ids() -> st.SearchStrategy[str]:
+    shape = st.sampled_from(["g{}", "g{}.s{}", "g{}.s{}.d{}"])
+    return st.builds(
+        lambda s, a, b, c: s.format(a, b, c), shape, st.integers(0, 6), *[st.integers(0, 2)] * 2
+    )
+
+
+ROLE = st.sampled_from(["proposer", "coder", "solver"])
+VERSION = st.integers(0, 4)
+REWARD = st.lists(st.sampled_from([-0.5, 0.0, 0.25, 1.0]), max_size=3)
+EVENT: st.SearchStrategy[Event] = st.one_of(
+    st.builds(proposed, ids(), st.lists(st.booleans(), max_size=2), VERSION),
+    st.builds(coded, ids(), st.lists(st.booleans(), max_size=2), VERSION),
+    st.builds(rendered, ids(), st.booleans()),
+    st.builds(answered, ids(), st.just("hard"), st.lists(st.sampled_from([None, "4"])), VERSION),
+    st.builds(rewarded, ids(), REWARD, ROLE),
+    st.builds(GroupRejected, role=ROLE, group=ids(), reason=st.sampled_from(["stale", "x"])),
+    st.builds(step, ROLE, VERSION, st.lists(ids() | st.just("no id"), max_size=3)),
+    st.builds(
+        WorkAbandoned,
+        work=ids().map(lambda i: f"render/{i}") | st.just("odd"),
+        reason=st.just("its lease ran out"),
+        attempts=st.just(3),
+    ),
+    st.builds(WorkerFailed, worker=st.just("w"), role=ROLE, error=st.just("boom")),
+    st.builds(RunFinished, reason=st.just("steps")),
+)
+
+
+def ranges(value: st.SearchStrategy[float]) -> st.SearchStrategy[Range | None]:
+    pairs = st.tuples(value, value).map(sorted)
+    closed = pairs.map(lambda pair: Range(*pair))
+    return st.none() | closed | value.map(Range) | value.map(lambda v: Range(None, v))
+
+
+def some(*words: str) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.lists(st.sampled_from(words), max_size=2, unique=True).map(tuple)
+
+
+TIMES = st.none() | st.integers(BEGAN - 5 * SECOND, BEGAN + 700 * SECOND)
+WHERE = st.builds(
+    Where,
+    roles=some("solver", "coder", "renderer"),
+    kinds=some("answered", "rendered", "step_committed", "run_finished", "from_the_future"),
+    versions=ranges(VERSION),
+    staleness=ranges(st.integers(-1, 4)),
+    rewards=ranges(st.sampled_from([-0.5, 0.0, 0.3, 1.0])),
+    outcomes=some("ok", "stale", "*lease*", "inv?lid"),
+    lineages=st.lists(ids(), max_size=2, unique=True).map(tuple),
+    since_ns=TIMES,
+    until_ns=TIMES,
+)
+
+
+def write(path: Path, events: list[Event], *, clock: Iterator[int] | None = None) -> LogWriter:
+    times = clock or itertools.count(BEGAN, SECOND)
+    writer = LogWriter(path, run="r", map_gib=1, sync="nosync", clock=lambda: next(times))
+    messages = [[Submission("w", 1, i, kind_of(e), encode_event(e))] for i, e in enumerate(events)]
+    for at in range(0, len(messages), 100):
+        writer.append(messages[at : at + 100])
+    return writer
+
+
+def without_index(log: Path, copy: Path) -> Path:
+    """The log as a writer from before the index left it."""
+    copy.mkdir()
+    shutil.copyfile(log / "data.mdb", copy / "data.mdb")
+    env = lmdb.open(str(copy), max_dbs=6, map_size=1 << 30)
+    index, meta = env.open_db(b"index"), env.open_db(b"meta")
+    with env.begin(write=True) as txn:
+        txn.drop(index)
+        txn.delete(b"index", db=meta)
+    env.close()
+    return copy
+
+
+def problems(log: Path) -> dict[str, int]:
+    """What verify counts, but for the pictures: these events name some that nobody stored."""
+    return {sort: count for sort, count in verify(log).counts.items() if sort != "pictures"}
+
+
+def by_hand(all_records: list[Record], where: Where) -> list[int]:
+    """What a filter wants, by looking at every event. The versions are counted here anew."""
+    newest: dict[tuple[str, int], int] = {}
+    now: dict[str, int] = {}
+    for record in all_records:
+        for role in ("proposer", "coder", "solver"):
+            newest[role, record.offset] = now.get(role, 0)
+        event = record.event()
+        if isinstance(event, StepCommitted):
+            now[event.role] = event.version
+    return [r.offset for r in all_records if where.matches(r, lambda role, at: newest[role, at])]
+
+
+# --- the filter -----------------------------------------------------------------------------------
+
+
+@given(WHERE)
+def test_a_filter_is_what_its_text_says(where: Where) -> None:
+    assert parse_where(str(where)) == where
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("verison=3", r"term 1 \('verison=3'\): no such key 'verison'; did you mean version\?"),
+        ("role=solver banana", r"term 2 \('banana'\): no such key"),
+        ("kind=", r"no value; write kind=answered,rewarded"),
+        ("version=three", r"'three' is no whole number.*write it like version=3\.\.9"),
+        ("version=9..3", r"the range 9\.\.3 is empty"),
+        ("reward=nan", r"'nan' is no number"),
+        ("reward=..", r"a range without ends"),
+        ("since=yesterday", r"'yesterday' is no time.*since=2026"),
+        ("lineage=g01", r"no lineage id.*lineage=g12\.s0"),
+        ("outcome=a,,b", r"an empty word between commas"),
+        ("role=a role=b", r"role is given twice"),
+        ("outcome='open", r"close the quote"),
+        ("x" * 5000, r"at most 4096"),
+    ],
+)
+def test_a_filter_that_cannot_be_read_says_which_term_why_and_what_to_write(
+    text: str, wanted: str
+) -> None:
+    with pytest.raises(WhereError, match=wanted):
+        parse_where(text)
+
+
+def test_times_are_read_to_the_nanosecond_and_are_utc_unless_said_otherwise() -> None:
+    assert parse_where("since=2026-11-24T10:00").since_ns == 1795514400 * SECOND
+    assert parse_where("since=2026-11-24T11:00+01:00").since_ns == 1795514400 * SECOND
+    assert parse_where("since=1970-01-01T00:00:01.000000007Z").since_ns == SECOND + 7
+
+
+@pytest.mark.parametrize(
+    ("event", "yes", "no"),
+    [
+        (answered("g1.s0.d2", "hard", ["4", None], 3), "role=solver", "role=coder"),
+        (answered("g1.s0.d2", "hard", ["4", None], 3), "version=..3", "version=4.."),
+        (answered("g1.s0.d2", "hard", ["4", None], 3), "outcome=no_answer", "outcome=stale"),
+        (answered("g1.s0.d2", "hard", ["4"], 3), "lineage=g1.s0", "lineage=g1.s1"),
+        (coded("g11.s0", [True]), "lineage=g11", "lineage=g1"),
+        (rendered("g1.s0.d0", ok=False), "outcome=inv*", "outcome=ok"),
+        (rewarded("g1", [-1.0, 0.5]), "reward=0.5..", "reward=0.6.."),
+        (proposed("g1", [False]), "outcome=missing:*", "outcome=ok"),
+        (step("coder", 4, ["g1", "g7.s0"]), "lineage=g7", "lineage=g8"),
+        (WorkAbandoned(work="code/g1.s0", reason="r", attempts=1), "role=coder", "role=solver"),
+        (Measured(source="s", figures={}), "since=2001-09-09", "until=2001-09-08"),
+        (Measured(source="s", figures={}), "kind=answered,measured", "kind=answered"),
+    ],
+)
+def test_each_term_holds_for_what_it_says(event: Event, yes: str, no: str) -> None:
+    [record] = records([event])
+    assert parse_where(yes).matches(record)
+    assert not parse_where(no).matches(record)
+
+
+def test_staleness_is_how_far_a_sample_was_behind_its_roles_newest_version(tmp_path: Path) -> None:
+    old, new = answered("g0.s0.d0", "easy", ["4"], 1), answered("g0.s0.d0", "hard", ["4"], 5)
+    writer = write(tmp_path, [old, step("solver", 5, []), step("coder", 9, []), old, new])
+    found = {
+        text: [r.offset for r in writer.reader().scan(where=parse_where(f"staleness={text}"))]
+        for text in ("4", "0", "-1", "..3")
+    }
+    assert found == {"4": [3], "0": [4], "-1": [0], "..3": [0, 4]}
+    writer.close()
+
+
+# --- the index ------------------------------------------------------------------------------------
+
+
+@given(st.lists(EVENT, max_size=20))
+def test_the_index_knows_no_less_of_an_event_than_the_event_itself(events: list[AnyEvent]) -> None:
+    for event in events:
+        named = {prompt_of(lineage) for lineage in lineages_of(event)}
+        assert named <= prompts_of(encode_event(event))  # type: ignore[arg-type]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(EVENT, min_size=1, max_size=40),
+    st.integers(0, 3 * BLOCK),
+    st.lists(WHERE, min_size=1, max_size=6),
+    st.randoms(use_true_random=False),
+)
+def test_indexed_scanned_and_filtered_by_hand_are_the_same(
+    tmp_path_factory: pytest.TempPathFactory, some_events, count, filters, rng
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    events = [rng.choice(some_events) for _ in range(count)]
+    jumping = iter([BEGAN + rng.randrange(-100, 900) * SECOND for _ in range(count)])
+    writer = write(folder / "new", events, clock=jumping)
+    old = LogReader.open(without_index(folder / "new", folder / "old"))
+    assert old.environment.index is None
+    everything = list(writer.reader().scan())
+    for where in filters:
+        expected = by_hand(everything, where)
+        start, stop = rng.randrange(0, count + 1), rng.randrange(0, count + 10)
+        for reader in (writer.reader(), old):
+            assert [r.offset for r in reader.scan(where=where)] == expected
+            assert [r.offset for r in reader.scan(start, stop, where)] == [
+                offset for offset in expected if start <= offset < stop
+            ]
+    assert problems(folder / "new") == {}
+    old.close()
+    writer.close()
+    shutil.rmtree(folder)
+
+
+def test_a_lineage_is_found_without_reading_the_rest(tmp_path: Path) -> None:
+    events = [e for i in range(60) for e in whole_tree(f"g{i}")]
+    writer = write(tmp_path, events)
+    where = parse_where("lineage=g7")
+    # Two or three blocks and the open end: not one event in five.
+    page = writer.reader().page(where, limits=Limits(looked=len(events) // 3))
+    assert [r.event() for r in page.records] == whole_tree("g7")
+    assert page.next == page.end == len(events)
+    writer.close()
+
+
+def test_a_page_is_bounded_says_where_to_go_on_and_pages_make_the_whole(tmp_path: Path) -> None:
+    events = [e for i in range(30) for e in whole_tree(f"g{i}")]
+    writer = write(tmp_path, events)
+    reader = writer.reader()
+    for text in ("", "kind=rendered", "lineage=g29", "role=solver", "staleness=0"):
+        where = parse_where(text)
+        whole = [r.offset for r in reader.scan(where=where)]
+        for limits in (
+            Limits(records=1),
+            Limits(bytes=1),
+            Limits(looked=1),
+            Limits(records=7, looked=50),
+        ):
+            found, start, turns = [], 0, 0
+            while start < reader.next_offset:
+                page = reader.page(where, start, limits=limits)
+                assert len(page.records) <= limits.records
+                found += [r.offset for r in page.records]
+                start, turns = page.next, turns + 1
+                assert turns < 4 * len(events)
+            assert found == whole
+    writer.close()
+
+
+def test_a_log_without_an_index_gets_one_from_its_next_writer(tmp_path: Path) -> None:
+    events = [e for i in range(40) for e in whole_tree(f"g{i}")]
+    write(tmp_path / "new", events).close()
+    old = without_index(tmp_path / "new", tmp_path / "old")
+    assert problems(old) == {}
+    writer = LogWriter(old, run="r", map_gib=1)
+    page = writer.reader().page(parse_where("lineage=g3"), limits=Limits(looked=250))
+    assert [r.event() for r in page.records] == whole_tree("g3")
+    writer.close()
+    assert problems(old) == {}
+
+
+def test_entries_of_another_version_are_not_used_and_made_anew(tmp_path: Path) -> None:
+    events = [e for i in range(40) for e in whole_tree(f"g{i}")]
+    write(tmp_path, events).close()
+    env = lmdb.open(str(tmp_path), max_dbs=6, map_size=1 << 30)
+    index, meta = env.open_db(b"index"), env.open_db(b"meta")
+    with env.begin(write=True) as txn:
+        txn.put(b"index", (99).to_bytes(8, "big"), db=meta)
+        txn.drop(index, delete=False)
+        txn.put(b"from the future", b"", db=index)
+    env.close()
+    reader = LogReader.open(tmp_path)
+    found = [r.event() for r in reader.scan(where=parse_where("lineage=g3"))]
+    reader.close()
+    assert found == whole_tree("g3")
+    LogWriter(tmp_path, run="r", map_gib=1).close()
+    assert problems(tmp_path) == {}
+
+
+@pytest.mark.parametrize("what", ["lost", "lying", "stray", "beyond", "time"])
+def test_verify_names_an_index_that_disagrees_and_reindex_mends_it(
+    tmp_path: Path, what: str
+) -> None:
+    trees = (e for i in range(40) for e in whole_tree(f"g{i}"))
+    # Without pictures, so that all that verify can name is the index.
+    events = [rendered(e.drawing, ok=False) if isinstance(e, Rendered) else e for e in trees]
+    write(tmp_path, events).close()
+    assert problems(tmp_path) == {}
+    env = lmdb.open(str(tmp_path), max_dbs=6, map_size=1 << 30)
+    index = env.open_db(b"index")
+    block = (1).to_bytes(8, "big")
+    with env.begin(write=True) as txn:
+        match what:
+            case "lost":
+                assert txn.delete(b"krendered\0" + block, db=index)
+            case "lying":
+                txn.put(b"krendered\0" + block, b"\1\2", db=index)
+            case "stray":
+                txn.put(b"kproposed\0" + (9).to_bytes(8, "big") + block, b"\1", db=index)
+            case "beyond":
+                txn.put(b"t" + (77).to_bytes(8, "big"), bytes(16), db=index)
+            case "time":
+                txn.put(b"t" + block, bytes(16), db=index)
+    env.close()
+    found = verify(tmp_path)
+    assert found.counts == {"index": 1}
+    [told] = found.problems
+    assert "secondary index" in told
+    assert told.startswith("offset 256:") != (what == "beyond")
+    writer = LogWriter(tmp_path, run="r", map_gib=1)
+    assert writer.reindex()
+    writer.close()
+    assert problems(tmp_path) == {}
+
+
+def test_a_damaged_event_keeps_no_log_from_being_written_or_read_by_index(tmp_path: Path) -> None:
+    """The index of an old log ends before the damage; behind it readers scan, and say so."""
+    events = [e for i in range(40) for e in whole_tree(f"g{i}")]
+    write(tmp_path / "new", events).close()
+    old = without_index(tmp_path / "new", tmp_path / "old")
+    env = lmdb.open(str(old), max_dbs=6, map_size=1 << 30)
+    db = env.open_db(b"events")
+    bad = BLOCK + 10
+    with env.begin(write=True) as txn:
+        data = bytearray(txn.get(bad.to_bytes(8, "big"), db=db))
+        data[-1] ^= 1
+        txn.put(bad.to_bytes(8, "big"), bytes(data), db=db)
+    env.close()
+    writer = LogWriter(old, run="r", map_gib=1)
+    finished = encode_event(RunFinished(reason="steps"))
+    assert writer.append([[Submission("w", 1, len(events), "run_finished", finished)]])
+    reader = writer.reader()
+    page = reader.page(parse_where("lineage=g3"), stop=BLOCK)
+    assert [r.event() for r in page.records] == whole_tree("g3")
+    with pytest.raises(ValueError, match=f"offset {bad} is damaged"):
+        list(reader.scan(where=parse_where("kind=run_finished")))
+    assert [r.kind for r in reader.scan(bad + 1, where=parse_where("kind=run_finished"))] == [
+        "run_finished"
+    ]
+    assert not writer.reindex()
+    writer.close()
+    assert problems(old) == {"records": 1}
+
+
+def test_strange_kinds_and_events_about_very_much_cost_little_and_are_found(tmp_path: Path) -> None:
+    long, zero = "k" * 256, "a\0b"
+    many = step("solver", 1, [f"g{i}" for i in range(5000)])
+    kinds = [long, zero, "ü" * 200, "step_committed"]
+    bodies = [b"\x80", b"\xff", msgspec.msgpack.encode({"group": 5}), encode_event(many)]
+    writer = LogWriter(tmp_path, run="r", map_gib=1, sync="nosync")
+    for i in range(2 * BLOCK):
+        writer.append([[Submission("w", 1, i, kinds[i % 4], bodies[i % 4])]])
+    for i, kind in enumerate(kinds):
+        found = writer.reader().scan(where=Where(kinds=(kind,)))
+        assert [r.offset for r in found] == list(range(i, 2 * BLOCK, 4))
+    found = writer.reader().scan(where=parse_where("lineage=g4321"))
+    assert [r.offset for r in found] == list(range(3, 2 * BLOCK, 4))
+    with writer.reader().environment.lmdb.begin() as txn:
+        assert txn.stat(writer.reader().environment.index)["entries"] < 20
+    writer.close()
+    assert problems(tmp_path).keys() <= {"records"}
+
+
+# --- snapshots and following ----------------------------------------------------------------------
+
+
+def test_a_snapshot_stays_as_it_was_and_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    events = whole_tree("g0")
+    writer = write(tmp_path, events)
+    reader = writer.reader()
+    finished = encode_event(RunFinished(reason="steps"))
+    with reader.snapshot() as view:
+        writer.append([[Submission("w", 1, len(events), "run_finished", finished, {})]])
+        assert view.next_offset == len(events) < reader.next_offset
+        assert len(list(view.scan())) == len(events)
+        assert list(view.scan(where=parse_where("kind=run_finished"))) == []
+    with pytest.raises(SnapshotOver, match="open another one"):
+        list(view.scan())
+    with reader.snapshot(seconds=0.01) as brief:
+        pages = 0
+        with pytest.raises(SnapshotOver, match=r"0\.01 s"):
+            while True:
+                pages += len(brief.page().records) > 0
+    assert len(list(reader.scan())) == len(events) + 1
+    writer.close()
+
+
+def test_a_forgotten_snapshot_keeps_no_reader_slot(tmp_path: Path) -> None:
+    writer = write(tmp_path, whole_tree("g0"))
+    reader = writer.reader()
+    forgotten = reader.snapshot(seconds=0.01)
+    view = forgotten.__enter__()
+    with pytest.raises(SnapshotOver):
+        while True:
+            _ = view.next_offset
+    for line in reader.environment.lmdb.readers().splitlines()[1:]:
+        assert line.split()[2] == "-", "a read transaction is still open"
+    writer.close()
+
+
+async def test_follow_gives_what_is_there_then_what_comes_and_ends_when_cancelled(
+    tmp_path: Path,
+) -> None:
+    events = whole_tree("g0")
+    writer = write(tmp_path, events)
+    where = parse_where("kind=rendered,run_finished")
+    seen: list[Record] = []
+    grew = asyncio.Condition()
+
+    async def follow() -> None:
+        async with aclosing(writer.reader().follow(2, where)) as following:
+            async for record in following:
+                async with grew:
+                    seen.append(record)
+                    grew.notify_all()
+
+    task = asyncio.create_task(follow())
+    async with asyncio.timeout(10), grew:
+        await grew.wait_for(lambda: len(seen) == 4)
+    finished = encode_event(RunFinished(reason="steps"))
+    writer.append([[Submission("w", 1, len(events), "run_finished", finished)]])
+    async with asyncio.timeout(10), grew:
+        await grew.wait_for(lambda: len(seen) == 5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    assert [r.kind for r in seen] == ["rendered"] * 4 + ["run_finished"]
+    writer.close()
