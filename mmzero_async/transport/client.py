@@ -20,8 +20,11 @@ import zmq.asyncio
 
 from mmzero_async.schemas.events import AnyEvent, Event, encode_event, kind_of
 from mmzero_async.schemas.work import Stage, Work, completes
+from mmzero_async.transport import handshake
 from mmzero_async.transport import messages as m
 from mmzero_async.transport.errors import BadMessage, NotReachable, TransportError, WorkerRefused
+from mmzero_async.transport.keys import ClientKeys
+from mmzero_async.transport.security import secure_client
 
 RESEND_SECONDS = 0.5
 
@@ -44,7 +47,9 @@ class _Pending:
 class LogClient:
     """Use `connect`. Methods may be called from many tasks at once."""
 
-    def __init__(self, url: str, worker: str, role: str, config_digest: str) -> None:
+    def __init__(
+        self, url: str, worker: str, role: str, config_digest: str, keys: ClientKeys | None
+    ) -> None:
         self._url = url
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -53,7 +58,14 @@ class LogClient:
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)  # finds half-open connections
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
-        self._socket.connect(url)
+        self._monitor = handshake.monitor(self._socket)
+        self._keys = keys
+        try:
+            secure_client(self._socket, url, keys)
+            self._socket.connect(url)
+        except BaseException:
+            self._close()
+            raise
         self._hello = m.Hello(
             worker=worker,
             role=role,
@@ -79,11 +91,23 @@ class LogClient:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, url: str, *, worker: str, role: str, config_digest: str, patience: float = 30.0
+        cls,
+        url: str,
+        *,
+        worker: str,
+        role: str,
+        config_digest: str,
+        patience: float = 30.0,
+        keys: ClientKeys | None = None,
     ) -> AsyncIterator["LogClient"]:
-        """NotReachable when nobody welcomes us within `patience` seconds; WorkerRefused."""
-        client = cls(url, worker, role, config_digest)
-        tasks = [asyncio.create_task(client._receive()), asyncio.create_task(client._beat())]
+        """NotReachable when nobody welcomes us within `patience` seconds; WorkerRefused.
+
+        HandshakeFailed when the ends do not have the keys that they expect of each other, at the
+        start or later; NotSecured for another host's address without keys.
+        """
+        client = cls(url, worker, role, config_digest, keys)
+        work = (client._receive(), client._beat(), client._watch())
+        tasks = [asyncio.create_task(each) for each in work]
         for task in tasks:
             task.add_done_callback(client._on_end)
         try:
@@ -101,8 +125,13 @@ class LogClient:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            client._socket.close()
-            client._context.term()
+            client._close()
+
+    def _close(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.close()
+        self._socket.close()
+        self._context.term()
 
     @property
     def run(self) -> str:
@@ -213,6 +242,12 @@ class LogClient:
                 self._fail(TransportError(f"{self._url} does not speak our protocol: {error}"))
                 return
             await self._handle(message, blobs)
+
+    async def _watch(self) -> None:
+        def trouble(why: str) -> None:
+            self.trouble = why
+
+        self._fail(await handshake.failed(self._monitor, self._url, self._keys, trouble))
 
     async def _handle(self, message: m.ToWorker, blobs: list[bytes]) -> None:
         match message:

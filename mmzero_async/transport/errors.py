@@ -19,3 +19,15 @@ class BadMessage(TransportError):
 
 class PortInUse(TransportError):
     """Somebody else listens at the log server's address."""
+
+
+class KeysUnusable(TransportError):
+    """Key files that are missing, broken or open to others: says which, and what to do."""
+
+
+class NotSecured(TransportError):
+    """An address beyond this host, without keys."""
+
+
+class HandshakeFailed(TransportError):
+    """The two ends do not have the keys that they expect of each other."""

@@ -16,6 +16,7 @@ class Peer:
     """A worker that has said Hello on this connection."""
 
     identity: bytes
+    public: bytes  # the key that it came in with; empty without keys
     hello: Hello
     epoch: int
     last_seen: float

@@ -19,12 +19,14 @@ from mmzero_async.schemas.events import AnyEvent, Event, WorkAbandoned, encode_e
 from mmzero_async.schemas.work import STAGES, Stage, completes
 from mmzero_async.transport import messages as m
 from mmzero_async.transport.dispatcher import Dispatcher
-from mmzero_async.transport.errors import BadMessage, PortInUse
+from mmzero_async.transport.errors import BadMessage
 from mmzero_async.transport.intake import Received, read_append
 from mmzero_async.transport.leases import LeaseTable
 from mmzero_async.transport.roster import Peer, Presence
+from mmzero_async.transport.security import gate_of, listen, receive
 
 SERVER = "log-server"  # the name under which the server writes its own events
+REVOKED = "the key that this connection came in with is not authorised any more"
 
 
 class LogServer:
@@ -57,25 +59,17 @@ class LogServer:
 
     def _bind(self, config: LogConfig) -> None:
         self._context = zmq.Context()
-        self._socket = socket = self._context.socket(zmq.ROUTER)
-        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        socket.setsockopt(zmq.MAXMSGSIZE, config.max_message_mib << 20)
-        socket.setsockopt(zmq.SNDHWM, 4 * config.credits)
-        socket.setsockopt(zmq.RCVHWM, 4 * config.credits)
-        socket.setsockopt(zmq.LINGER, 500)
-        # Finds half-open connections, which our own heartbeats would be lost on.
-        socket.setsockopt(zmq.HEARTBEAT_IVL, round(config.heartbeat_seconds * 1000))
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(config.dead_seconds * 1000))
-        address = f"tcp://{config.host}:{config.port or '*'}"
+        self._gate = gate_of(self._context, config, self._log)
         try:
-            socket.bind(address)
-        except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
-            raise PortInUse(
-                f"the log server cannot listen at {address}: {error}. Stop what listens there, or "
-                "set log.port (0: any free port)"
-            ) from error
-        self.url = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            self._socket, self.url = listen(self._context, config, self._gate)
+        except BaseException:
+            self._close(linger=0)
+            raise
+
+    def _close(self, linger: int) -> None:
+        if self._gate is not None:
+            self._gate.close()
+        self._context.destroy(linger=linger)
 
     def stop(self) -> None:
         """Ends `run` after what has arrived is committed and acknowledged. Signal-safe."""
@@ -90,16 +84,16 @@ class LogServer:
                 self._turn()
             self._turn()
         finally:
-            self._context.destroy(linger=500)
+            self._close(linger=500)
 
     def _turn(self) -> None:
         size, limit = 0, self._config.max_message_mib << 20  # bytes: one commit, one large message
         for _ in range(self._config.max_batch):
             try:
-                identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                identity, public, frames = receive(self._socket, self._gate)
             except zmq.Again:
                 break
-            received = self._handle(identity, frames)
+            received = self._handle(identity, public, frames)
             if received is not None:
                 self._batch.append(received)
             size += sum(map(len, frames))
@@ -112,8 +106,11 @@ class LogServer:
 
     # --- what workers say ------------------------------------------------------------------
 
-    def _handle(self, identity: bytes, frames: list[bytes]) -> Received | None:
+    def _handle(self, identity: bytes, public: bytes, frames: list[bytes]) -> Received | None:
         """Acts on one message at once, or returns what it wants appended."""
+        if self._revoked(public):
+            self._send(identity, m.Refused(reason=REVOKED))
+            return None
         try:
             message = m.decode_from_worker(frames[0])
         except (BadMessage, IndexError) as error:
@@ -121,13 +118,13 @@ class LogServer:
             self._send(identity, m.Malformed(reason=str(error)))
             return None
         if isinstance(message, m.Hello):
-            self._welcome(identity, message)
+            self._welcome(identity, public, message)
             return None
         if isinstance(message, m.Status):
             self._send(identity, m.StatusReply(status=self.status()))
             return None
         peer = self._peers.get(identity)
-        if peer is None:
+        if peer is None or peer.public != public:
             self._send(identity, m.Unknown())
             return None
         peer.last_seen = self._clock()
@@ -145,8 +142,11 @@ class LogServer:
                 pass
         return None
 
-    def _welcome(self, identity: bytes, hello: m.Hello) -> None:
-        refusal = self._refusal(hello)
+    def _revoked(self, public: bytes) -> bool:
+        return self._gate is not None and self._gate.client(public) is None
+
+    def _welcome(self, identity: bytes, public: bytes, hello: m.Hello) -> None:
+        refusal = self._refusal(public, hello)
         if refusal is not None:
             self._log.warning("worker refused", worker=hello.worker, reason=refusal)
             self._send(identity, m.Refused(reason=refusal))
@@ -166,7 +166,7 @@ class LogServer:
             if not said_again:
                 reason = "another process bears this name now"
                 self._send(known.identity, m.Refused(reason=reason))
-        self._peers[identity] = Peer(identity, hello, epoch, self._clock())
+        self._peers[identity] = Peer(identity, public, hello, epoch, self._clock())
         for key in self._leases.of(hello.worker):
             if key not in hello.holding:
                 self._release(key, "lost on the way", counts=False)
@@ -187,7 +187,7 @@ class LogServer:
             ),
         )
 
-    def _refusal(self, hello: m.Hello) -> str | None:
+    def _refusal(self, public: bytes, hello: m.Hello) -> str | None:
         if hello.protocol != m.PROTOCOL:
             return f"the worker speaks protocol {hello.protocol}, the log server {m.PROTOCOL}"
         if hello.config_digest != self._config_digest:
@@ -197,6 +197,9 @@ class LogServer:
             )
         if hello.worker == SERVER:
             return f"the name {SERVER} is the log server's own"
+        owner = self._gate.client(public) if self._gate is not None else None
+        if owner is not None and not owner.may_write_as(hello.worker):
+            return owner.refusal(hello.worker)
         last = self._writer.last_epoch(hello.worker)
         if hello.epoch and hello.epoch < last:
             return f"epoch {hello.epoch} of {hello.worker} is over, epoch {last} has taken over"
@@ -340,7 +343,11 @@ class LogServer:
         for key in self._leases.expired(now):
             self._release(key, "its lease ran out", counts=True)
         for peer in list(self._peers.values()):
-            if now - peer.last_seen > self._config.dead_seconds:
+            if self._revoked(peer.public):
+                self._log.warning("key revoked", worker=peer.hello.worker)
+                self._send(peer.identity, m.Refused(reason=REVOKED))
+                self._drop(peer, "revoked")
+            elif now - peer.last_seen > self._config.dead_seconds:
                 self._log.warning("worker silent", worker=peer.hello.worker)
                 self._drop(peer, "silent")
         if self._started is not None and now - self._started > self._config.dead_seconds:
@@ -357,7 +364,7 @@ class LogServer:
     def _drop(self, peer: Peer, reason: str) -> None:
         self._peers.pop(peer.identity, None)
         for key in self._leases.of(peer.hello.worker):
-            self._release(key, f"its worker {reason}", counts=reason != "goodbye")
+            self._release(key, f"its worker {reason}", counts=reason == "silent")
         self._tell(self._presence.left(peer.hello.worker, reason))
 
     def _send(self, identity: bytes, message: m.Message, frames: list[bytes] | None = None) -> bool:
