@@ -142,7 +142,7 @@ async def test_the_wrong_server_key_is_a_clear_error(tmp_path, keys):
     with serving(tmp_path, keys) as server:
         told = await refused(server, secret_of(keys, "alpha"))
     assert told.startswith("HandshakeFailed")
-    assert server.url in told and "server.key" in told and "Copy" in told
+    assert server.url in told and "server.key" in told and "copy it" in told
 
 
 async def test_a_client_without_keys_at_a_server_with_keys_is_a_clear_error(tmp_path, keys):

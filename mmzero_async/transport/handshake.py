@@ -60,7 +60,7 @@ async def failed(
 
 def _refused(url: str, keys: ClientKeys | None) -> str:
     if keys is None:
-        return f"the log server at {url} refused us, and we have no key"
+        return _without_key(url)
     return (
         f"the log server at {url} does not know the key in {keys.path} (public key "
         f"{keys.own.public.decode()}): put its public key file into the folder `authorized` of "
@@ -70,10 +70,7 @@ def _refused(url: str, keys: ClientKeys | None) -> str:
 
 def _mismatch(url: str, keys: ClientKeys | None) -> str:
     if keys is None:
-        return (
-            f"the log server at {url} wants a key, and we have none: name a key file that is "
-            "authorised there (--key FILE, or log.keys)"
-        )
+        return _without_key(url)
     return (
         f"the server at {url} does not speak CURVE, and we have the key {keys.path}: set log.keys "
         "for the log server too, or look whether the address is right"
@@ -81,9 +78,18 @@ def _mismatch(url: str, keys: ClientKeys | None) -> str:
 
 
 def _cut_short(url: str, keys: ClientKeys | None) -> str:
+    """Who is quicker to hang up decides whether a mismatch is seen as one or as this."""
     if keys is None:
-        return f"what listens at {url} ends every handshake: is it the log server?"
+        return _without_key(url)
     return (
         f"the log server at {url} ends every handshake: server.key beside {keys.path} (public key "
-        f"{keys.server.decode()}) is not that server's. Copy server.key from its key folder again"
+        f"{keys.server.decode()}) is not that server's: copy it from its key folder again. Or that "
+        "server does not speak CURVE: set log.keys for it too"
+    )
+
+
+def _without_key(url: str) -> str:
+    return (
+        f"the log server at {url} wants a key, and we have none: name a key file that is "
+        "authorised there (--key FILE, or log.keys), or look whether the address is right"
     )
