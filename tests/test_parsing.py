@@ -275,9 +275,9 @@ def test_the_silver_answer_is_the_majority_of_answers_that_mean_the_same() -> No
     assert (tally.silver, tally.consistency) == ("7", 0.5)
 
 
-def test_of_equal_votes_the_answer_seen_first_wins() -> None:
-    assert solver.tally(["8", "7", "7", "8"]).silver == "8"
-    assert solver.tally([None, "7", "8"]).silver == "7"
+def test_of_equal_votes_the_same_answer_wins_whatever_came_first() -> None:
+    orders = [["8", "7", "7", "8"], ["7", "7", "8", "8"], [None, "7", "8", "8", "7"]]
+    assert len({solver.tally(order).silver for order in orders}) == 1
 
 
 def test_without_answers_there_is_no_silver_answer() -> None:
@@ -292,5 +292,4 @@ def test_consistency_does_not_depend_on_the_order_of_answers(
 ) -> None:
     shuffled = list(answers)
     rng.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert solver.tally(shuffled).consistency == solver.tally(answers).consistency
-    assert dict(solver.tally(shuffled).counts) == dict(solver.tally(answers).counts)
+    assert solver.tally(shuffled) == solver.tally(answers)

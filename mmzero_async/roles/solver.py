@@ -4,12 +4,11 @@ There is no ground truth: the majority of the votes is the label (TTRL, arXiv 25
 """
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmzero_async.config import SolverConfig
-from mmzero_async.roles.grading import same_answer
+from mmzero_async.roles.grading import count_votes, same_answer
 from mmzero_async.schemas.events import Answered, AnswerOutcome
 
 MAX_ANSWER = 200  # characters; an answer is a number, a word or a short phrase
@@ -19,20 +18,20 @@ _THINK = re.compile(r"\s*<think>((?:(?!</?think>).)*)</think>\s*", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Votes on one question. `counts` in order of first appearance, one entry a distinct answer."""
+    """Votes on one question. `counts` has one entry a distinct answer, the majority first."""
 
     counts: tuple[tuple[str, int], ...]
     asked: int  # samples, those without an answer too
 
     @property
     def silver(self) -> str | None:
-        """The majority answer as first written; of equals the one seen first."""
-        return max(self.counts, key=lambda vote: vote[1])[0] if self.counts else None
+        """The answer that most votes agree with; of equals the one that `counts` begins with."""
+        return self.counts[0][0] if self.counts else None
 
     @property
     def consistency(self) -> float:
         """Share of all samples that gave the silver answer, 0 to 1."""
-        return max((n for _, n in self.counts), default=0) / self.asked if self.asked else 0.0
+        return self.counts[0][1] / self.asked if self.counts else 0.0
 
 
 def parse(text: str) -> AnswerOutcome:
@@ -69,13 +68,10 @@ def _last_box(text: str) -> tuple[int, int, int] | None:
 
 
 def tally(answers: Sequence[str | None]) -> Tally:
-    """Count answers that mean the same together; None (no answer) votes for nothing."""
-    written = Counter(answer for answer in answers if answer is not None)
-    counts: dict[str, int] = {}
-    for answer, votes in written.items():  # a Counter keeps the order of first appearance
-        known = next((seen for seen in counts if same_answer(seen, answer)), answer)
-        counts[known] = counts.get(known, 0) + votes
-    return Tally(counts=tuple(counts.items()), asked=len(answers))
+    """Count answers that mean the same together, in whatever order they came; None (no answer)
+    votes for nothing."""
+    counts = count_votes(answer for answer in answers if answer is not None)
+    return Tally(counts=counts, asked=len(answers))
 
 
 def solver_terms(hard: Answered, config: SolverConfig) -> list[dict[str, float]]:
