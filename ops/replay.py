@@ -8,6 +8,7 @@ from typing import Any
 
 from mmzero_async.log.reader import LogReader
 from mmzero_async.projections.audit import Audit
+from mmzero_async.roles.grading import GRADER
 from mmzero_async.schemas.events import ROLES, Role
 
 
@@ -57,6 +58,8 @@ def rebuild_figures(reader: LogReader) -> dict[str, Any]:
         "rewards": rebuild.rewards,
         "rejections": rebuild.rejections,
         "differences": rebuild.differences,
+        "grader": rebuild.grader,
+        "graded_now": GRADER,
     }
 
 
@@ -81,9 +84,12 @@ def rerun_lines(figures: list[dict[str, Any]]) -> list[str]:
 
 def rebuild_lines(figures: dict[str, Any]) -> list[str]:
     differences: list[str] = figures["differences"]
+    then, now = figures["grader"] or "a grader before version 3", figures["graded_now"]
+    graded = f"  answers were compared by {then}, now by {now}: that alone may make a difference"
     return [
         f"rebuilt from raw events: {figures['windows']} windows, {figures['rewards']} rewards, "
         f"{figures['rejections']} rejections; {len(differences) or 'none'} differ from what "
         "was committed",
+        *([graded] if then != now and differences else []),
         *(f"  {difference}" for difference in differences),
     ]

@@ -30,6 +30,7 @@ from mmzero_async.ops.processes import Child, resident_bytes
 from mmzero_async.ops.rundir import RunDir, open_run, weights_digest
 from mmzero_async.ports import free_port
 from mmzero_async.projections.report import Report, accuracy
+from mmzero_async.roles.grading import GRADER
 from mmzero_async.schemas.events import (
     ROLES,
     Event,
@@ -242,6 +243,7 @@ class Supervisor:
                 base_digest=weights_digest(self.base_model),
                 seed=self.config.run.seed,
                 code_version=__version__,
+                grader=GRADER,
             )
             await self._append(client, event)
 

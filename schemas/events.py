@@ -224,6 +224,7 @@ class RunStarted(Event, frozen=True, kw_only=True, tag="run_started"):
     seed: int
     code_version: str
     schema_version: int = SCHEMA_VERSION
+    grader: str = ""  # what answers were compared by; "": a grader before version 3
 
 
 class RunFinished(Event, frozen=True, kw_only=True, tag="run_finished"):

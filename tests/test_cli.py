@@ -13,6 +13,7 @@ from builders import rendered, whole_tree
 from mmzero_async.config import Config, load
 from mmzero_async.log.writer import LogWriter, Submission
 from mmzero_async.roles.advantages import group_advantages
+from mmzero_async.roles.grading import GRADER
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     Event,
@@ -137,7 +138,8 @@ def test_status_tells_the_figures_of_a_log_that_nobody_writes(run: Path) -> None
 def test_replay_rebuilds_windows_and_rewards_and_finds_them_as_committed(run: Path) -> None:
     replayed = mmzero("replay", run, "--audit", "--json")
     found = json.loads(replayed.stdout)
-    assert found["rebuilt"] == {"windows": 1, "rewards": 8, "rejections": 0, "differences": []}
+    rebuilt = {"windows": 1, "rewards": 8, "rejections": 0, "differences": []}
+    assert rebuilt.items() <= found["rebuilt"].items()
     assert found["audit"]["clean"]
     assert found["audit"]["complete"]["solver"] == 4
     assert replayed.returncode == 0
@@ -175,6 +177,8 @@ def test_replay_tells_what_differs_from_the_raw_events(
     replayed = mmzero("replay", run)
     assert replayed.returncode == 1
     assert told in replayed.stdout
+    # These runs do not say what compared their answers; that may be why, and is said.
+    assert f"compared by a grader before version 3, now by {GRADER}" in replayed.stdout
 
 
 @pytest.mark.parametrize(

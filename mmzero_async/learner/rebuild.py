@@ -28,6 +28,7 @@ class Rebuild:
     rewards: int = 0
     rejections: int = 0
     differences: list[str] = field(default_factory=list)
+    grader: str = ""  # what the run compared answers by; another than ours may explain differences
     _candidates: Candidates = field(default_factory=lambda: Candidates(Config()))
     _rewarded: dict[tuple[Role, str], Rewarded] = field(default_factory=dict)
 
@@ -46,6 +47,7 @@ class Rebuild:
         match event:
             case RunStarted():
                 self._candidates = Candidates(from_json(event.config))
+                self.grader = event.grader
             case Rewarded():
                 self._rewarded[event.role, event.group] = event
             case StepCommitted():
