@@ -44,6 +44,7 @@ class LogConfig(_Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 5701  # 0: any free port
     keys: str = ""  # folder of CURVE keys; empty: none, and loopback only
+    read_port: int = 0  # of the read server; 0: any free port, see log.read.url in the run's folder
     map_gib: int = 64  # sparse; the file grows with use
     sync: Literal["full", "nometasync", "nosync"] = "full"
     max_batch: int = 256  # messages a group commit

@@ -229,9 +229,9 @@ def tail_command(
 
 
 @app.command(name="trace")
-def trace_command(run: RunFolder, lineage: Annotated[str, typer.Argument()]) -> None:
+def trace_command(run: log_commands.RunOrUrl, lineage: Annotated[str, typer.Argument()]) -> None:
     """One lineage (g12, g12.s0, g12.s0.d3) from proposal to gradient step."""
-    with reading(run) as reader:
+    with log_commands.reading_anywhere(run) as reader:
         found = False
         for line in trace.trace(reader, lineage):
             found = True

@@ -28,6 +28,7 @@ from mmzero_async.log.writer import LogWriter
 from mmzero_async.ops import scan as scans
 from mmzero_async.schemas.events import KINDS
 from mmzero_async.schemas.record import Record
+from mmzero_async.transport.remote_reader import RemoteReader
 
 app = typer.Typer(no_args_is_help=True, help="Look into, verify and back up the event log.")
 
@@ -35,6 +36,9 @@ _BESIDE = ("config.json", "base_model")  # what makes a folder with a log a run
 
 RunFolder = Annotated[
     Path, typer.Argument(help="a run's folder, its name under runs/, or a log's own folder")
+]
+RunOrUrl = Annotated[
+    str, typer.Argument(help="as RUN elsewhere, or a read server's address, tcp://host:port")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="figures for programs")]
 
@@ -54,6 +58,20 @@ def reading(path: Path) -> Iterator[LogReader]:
         yield reader
     finally:
         reader.close()
+
+
+@contextmanager
+def reading_anywhere(run: str) -> Iterator[Reader]:
+    """A run's folder, or the address of a read server."""
+    if "://" not in run:
+        with reading(Path(run)) as local:
+            yield local
+        return
+    remote = RemoteReader.open(run)
+    try:
+        yield remote
+    finally:
+        remote.close()
 
 
 @app.command()
@@ -89,7 +107,7 @@ def verify_lines(found: Verification) -> list[str]:
 
 @app.command()
 def scan(
-    run: RunFolder,
+    run: RunOrUrl,
     where: Annotated[
         str, typer.Option(help="such as 'role=solver version=3.. since=2026-11-24T10:00'")
     ] = "",
@@ -101,7 +119,7 @@ def scan(
     """Events that a filter wants, a line each. Keys: role, kind, version, staleness, reward,
     outcome, lineage, since, until; see docs/LOG.md."""
     wanted = parse_where(where)
-    with reading(run) as reader:
+    with reading_anywhere(run) as reader:
         if follow:
             with suppress(KeyboardInterrupt):
                 asyncio.run(_follow(reader, start, wanted, limit, as_json))

@@ -2,7 +2,8 @@
 
 config.json   the whole configuration      log/          the event log
 base_model    path of the base model       checkpoints/  policy versions
-log.url, engine.url  addresses, now        logs/         JSON lines of every process
+log.url, log.read.url, engine.url          logs/         JSON lines of every process
+             addresses, now
 """
 
 import hashlib

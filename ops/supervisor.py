@@ -26,7 +26,7 @@ from mmzero_async.engines.errors import EngineUnavailable
 from mmzero_async.engines.server import VllmServer
 from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.evaluate import evaluate
-from mmzero_async.ops.processes import Child, resident_bytes
+from mmzero_async.ops.processes import Child, ProcessKeepsDying, resident_bytes
 from mmzero_async.ops.rundir import RunDir, open_run, weights_digest
 from mmzero_async.ports import free_port
 from mmzero_async.projections.report import Report, accuracy
@@ -78,6 +78,8 @@ class Supervisor:
             port = free_port(self.config.log.host, self.config.log.port, key="log.port")
             await self._start("log-server", "log_server", "--port", str(port))
             log_url = await self._address("log.url")
+            port = free_port(self.config.log.host, self.config.log.read_port, key="log.read_port")
+            await self._start("log-reader", "log_reader", "--port", str(port), vital=False)
             engine_url = await stack.enter_async_context(self._engine(watching))
             self.reader = await stack.enter_async_context(self._reading())
             client = await stack.enter_async_context(self._joined(log_url))
@@ -159,15 +161,23 @@ class Supervisor:
                 for child in reversed(self.children):
                     await child.stop()
 
-    async def _start(self, name: str, module: str, *options: str) -> Child:
+    async def _start(self, name: str, module: str, *options: str, vital: bool = True) -> Child:
         command = [sys.executable, "-m", f"mmzero_async.workers.{module}"]
         command += ["--run-dir", str(self.run_dir), *options]
-        if module != "log_server":
+        if module not in ("log_server", "log_reader"):
             command += ["--worker", name]
         child = Child(name, command, self.run_dir, self.logger)
         self.children.append(child)
-        self.group.create_task(child.keep_alive())
+        self.group.create_task(child.keep_alive() if vital else self._keep_if_possible(child))
         return child
+
+    async def _keep_if_possible(self, child: Child) -> None:
+        """The run goes on without it."""
+        try:
+            await child.keep_alive()
+        except ProcessKeepsDying as error:
+            self.logger.error("goes on without", child=child.name, error=str(error))
+            self.say(f"goes on without {child.name}: {error}")
 
     async def _address(self, name: str) -> str:
         path = self.run_dir / name

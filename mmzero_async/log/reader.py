@@ -64,7 +64,7 @@ class LogReader:
     def get(self, offset: int) -> Record:
         """LogError when the offset is not committed; RecordDamaged when its checksum is wrong."""
         with self._begin(buffers=True) as txn:
-            data = txn.get(OFFSET.pack(offset), db=self._env.events)
+            data = txn.get(OFFSET.pack(offset), db=self._env.events) if offset >= 0 else None
             if data is None:
                 raise LogError(f"{self._env.path} has no event at offset {offset}")
             return decode_record(offset, data)
@@ -72,6 +72,7 @@ class LogReader:
     def read(self, start: int, limit: int = _BATCH, max_bytes: int = _BATCH_BYTES) -> list[Record]:
         """Up to `limit` records or about `max_bytes` from an offset on, in one read transaction."""
         records: list[Record] = []
+        start = max(start, 0)
         size, expected = 0, start
         with (
             self._begin(buffers=True) as txn,

@@ -160,17 +160,18 @@ def encode(message: Message) -> bytes:
 
 def decode_from_worker(frame: bytes) -> FromWorker:
     """BadMessage when it is none of the worker's messages."""
-    message: FromWorker = _decode(_from_worker, frame)
+    message: FromWorker = decode_with(_from_worker, frame)
     return message
 
 
 def decode_to_worker(frame: bytes) -> ToWorker:
     """BadMessage when it is none of the server's messages."""
-    message: ToWorker = _decode(_to_worker, frame)
+    message: ToWorker = decode_with(_to_worker, frame)
     return message
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[Any], frame: bytes) -> Any:
+def decode_with(decoder: msgspec.msgpack.Decoder[Any], frame: bytes | memoryview) -> Any:
+    """BadMessage when the frame is none of the decoder's messages."""
     try:
         return decoder.decode(frame)
     except (ValueError, RecursionError) as error:  # MsgspecError and UnicodeDecodeError are values

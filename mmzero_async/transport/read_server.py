@@ -1,0 +1,155 @@
+"""Serves pages of the log to remote readers, in a process that the writer never waits for.
+
+It opens the log's files as any local reader does and holds no transaction between two requests. A
+page is copied once, out of the map into one frame, which ZeroMQ then sends without copying: views
+into the map would die with their transaction, and the frame is sent long after that.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from mmzero_async.log.errors import LogError
+from mmzero_async.log.query import Limits
+from mmzero_async.log.reader import LogReader
+from mmzero_async.log.where import parse_where
+from mmzero_async.schemas.record import RecordDamaged
+from mmzero_async.transport import reading as r
+from mmzero_async.transport.errors import BadMessage
+from mmzero_async.transport.messages import encode
+from mmzero_async.transport.sockets import read_server_socket
+
+MOST_WAITING = 1024  # readers that follow; more are answered at once
+_TURN = 64  # requests between two looks at those who wait
+_LOOK_MS, _IDLE_MS = 50, 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    request: r.ReadPage
+    until: float
+
+
+class ReadServer:
+    """Binds on construction (PortInUse); `run` serves until `stop` is called."""
+
+    def __init__(
+        self,
+        reader: LogReader,
+        host: str,
+        port: int,
+        logger: Any,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._reader, self._log, self._clock = reader, logger, clock
+        self._waiting: dict[bytes, _Waiting] = {}  # one a reader: its latest
+        self._stopping = False
+        self._context = zmq.Context()
+        try:
+            self._socket, self.url = read_server_socket(self._context, host, port)
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
+
+    def stop(self) -> None:
+        """Signal-safe."""
+        self._stopping = True
+
+    def run(self) -> None:
+        try:
+            while not self._stopping:
+                self._socket.poll(_LOOK_MS if self._waiting else _IDLE_MS)
+                self._turn()
+        finally:
+            self._context.destroy(linger=0)
+
+    def _turn(self) -> None:
+        for _ in range(_TURN):
+            try:
+                identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            self._handle(identity, frames)
+        if self._waiting:
+            self._look_again()
+
+    def _handle(self, identity: bytes, frames: list[bytes]) -> None:
+        try:
+            if len(frames) != 1:
+                raise BadMessage(f"a request is one frame, not {len(frames)}")
+            request = r.decode_request(frames[0])
+        except BadMessage as error:
+            self._log.warning("malformed request", error=str(error))
+            self._send(identity, r.ReadFailed(id=-1, sort="BadMessage", reason=str(error)))
+            return
+        self._waiting.pop(identity, None)
+        if isinstance(request, r.ReadPage) and self._is_to_wait(request):
+            self._waiting[identity] = _Waiting(request, self._clock() + request.wait)
+        else:
+            self._answer(identity, request)
+
+    def _is_to_wait(self, request: r.ReadPage) -> bool:
+        return (
+            request.wait > 0
+            and len(self._waiting) < MOST_WAITING
+            and request.start >= self._reader.next_offset
+        )
+
+    def _look_again(self) -> None:
+        end, now = self._reader.next_offset, self._clock()
+        for identity, waiting in list(self._waiting.items()):
+            if waiting.request.start < end or now >= waiting.until:
+                del self._waiting[identity]
+                self._answer(identity, waiting.request)
+
+    def _answer(self, identity: bytes, request: r.Request) -> None:
+        try:
+            reply, frames = self._read(request)
+        except (LogError, RecordDamaged, ValueError) as error:
+            reason = str(error.args[0]) if error.args else str(error)
+            failed = r.ReadFailed(id=request.id, sort=type(error).__name__, reason=reason)
+            self._send(identity, failed)
+            return
+        self._send(identity, reply, *frames)
+
+    def _read(self, request: r.Request) -> tuple[r.ReadReply, list[bytes]]:
+        number, run = request.id, self._reader.run
+        match request:
+            case r.ReadPage():
+                offsets, sizes, packed, after, end = self._reader.packed_page(
+                    parse_where(request.where), request.start, request.stop, capped(request.limits)
+                )
+                reply = r.ReadReply(
+                    id=number, run=run, end=end, next=after, offsets=offsets, sizes=sizes
+                )
+                return reply, [packed]
+            case r.ReadBlob(look=True):
+                there = self._reader.has_blob(request.digest)
+                end = self._reader.next_offset
+                return r.ReadReply(id=number, run=run, end=end, there=there), []
+            case r.ReadBlob():
+                blob = self._reader.blob(request.digest)
+                end = self._reader.next_offset
+                return r.ReadReply(id=number, run=run, end=end, there=True), [blob]
+            case _:
+                return r.ReadReply(id=number, run=run, end=self._reader.next_offset), []
+
+    def _send(self, identity: bytes, message: r.Reply, *frames: bytes) -> None:
+        """Dropped when the reader is gone, or does not take what it was sent: it asks again."""
+        try:
+            parts = [identity, encode(message), *frames]
+            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError as error:
+            self._log.debug("could not send", error=str(error))
+
+
+def capped(limits: Limits) -> Limits:
+    """What one page may have, however much is asked for."""
+    return Limits(
+        records=min(max(limits.records, 1), r.MOST.records),
+        bytes=min(max(limits.bytes, 1), r.MOST.bytes),
+        looked=min(max(limits.looked, 1), r.MOST.looked),
+    )
