@@ -229,9 +229,13 @@ def tail_command(
 
 
 @app.command(name="trace")
-def trace_command(run: log_commands.RunOrUrl, lineage: Annotated[str, typer.Argument()]) -> None:
+def trace_command(
+    run: log_commands.RunOrUrl,
+    lineage: Annotated[str, typer.Argument()],
+    key: log_commands.KeyFile = None,
+) -> None:
     """One lineage (g12, g12.s0, g12.s0.d3) from proposal to gradient step."""
-    with log_commands.reading_anywhere(run) as reader:
+    with log_commands.reading_anywhere(run, key) as reader:
         found = False
         for line in trace.trace(reader, lineage):
             found = True

@@ -28,6 +28,7 @@ from mmzero_async.log.writer import LogWriter
 from mmzero_async.ops import scan as scans
 from mmzero_async.schemas.events import KINDS
 from mmzero_async.schemas.record import Record
+from mmzero_async.transport.keys import client_keys
 from mmzero_async.transport.remote_reader import RemoteReader
 
 app = typer.Typer(no_args_is_help=True, help="Look into, verify and back up the event log.")
@@ -39,6 +40,9 @@ RunFolder = Annotated[
 ]
 RunOrUrl = Annotated[
     str, typer.Argument(help="as RUN elsewhere, or a read server's address, tcp://host:port")
+]
+KeyFile = Annotated[
+    Path | None, typer.Option("--key", help="our secret key file, where the read server has keys")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="figures for programs")]
 
@@ -61,13 +65,13 @@ def reading(path: Path) -> Iterator[LogReader]:
 
 
 @contextmanager
-def reading_anywhere(run: str) -> Iterator[Reader]:
-    """A run's folder, or the address of a read server."""
+def reading_anywhere(run: str, key: Path | None = None) -> Iterator[Reader]:
+    """A run's folder, or the address of a read server, to which the key file belongs."""
     if "://" not in run:
         with reading(Path(run)) as local:
             yield local
         return
-    remote = RemoteReader.open(run)
+    remote = RemoteReader.open(run, keys=client_keys(key) if key else None)
     try:
         yield remote
     finally:
@@ -114,12 +118,13 @@ def scan(
     start: Annotated[int, typer.Option("--from", min=0, help="offset to begin with")] = 0,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="0: all")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on with what comes")] = False,
+    key: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Events that a filter wants, a line each. Keys: role, kind, version, staleness, reward,
     outcome, lineage, since, until; see docs/LOG.md."""
     wanted = parse_where(where)
-    with reading_anywhere(run) as reader:
+    with reading_anywhere(run, key) as reader:
         if follow:
             with suppress(KeyboardInterrupt):
                 asyncio.run(_follow(reader, start, wanted, limit, as_json))

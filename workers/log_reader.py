@@ -10,6 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from mmzero_async import telemetry
 from mmzero_async.config import from_json
 from mmzero_async.log.errors import LogError
@@ -31,10 +33,10 @@ def main(argv: list[str] | None = None) -> int:
     logger = telemetry.configure(run_dir, "log-reader", run=run_dir.name)
     try:
         config = from_json((run_dir / "config.json").read_text())
-        port = config.log.read_port if args.port is None else args.port
+        listen = config.log if args.port is None else replace(config.log, read_port=args.port)
         reader = LogReader.open(run_dir / "log")
         try:
-            server = ReadServer(reader, config.log.host, port, logger)
+            server = ReadServer(reader, listen, logger)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: server.stop())
             _publish_url(run_dir, server.url)

@@ -72,7 +72,6 @@ class LogReader:
     def read(self, start: int, limit: int = _BATCH, max_bytes: int = _BATCH_BYTES) -> list[Record]:
         """Up to `limit` records or about `max_bytes` from an offset on, in one read transaction."""
         records: list[Record] = []
-        start = max(start, 0)
         size, expected = 0, start
         with (
             self._begin(buffers=True) as txn,
@@ -95,6 +94,7 @@ class LogReader:
         self, start: int = 0, stop: int | None = None, where: Where = ANYTHING
     ) -> Iterator[Record]:
         """Wanted records of [start, stop), or up to the end as it is when the scan gets there."""
+        start = max(start, 0)
         if not where.anything:
             yield from self._scan_wanted(start, stop, where)
             return

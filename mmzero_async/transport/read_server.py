@@ -12,6 +12,7 @@ from typing import Any
 
 import zmq
 
+from mmzero_async.config import LogConfig
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.query import Limits
 from mmzero_async.log.reader import LogReader
@@ -20,10 +21,12 @@ from mmzero_async.schemas.record import RecordDamaged
 from mmzero_async.transport import reading as r
 from mmzero_async.transport.errors import BadMessage
 from mmzero_async.transport.messages import encode
+from mmzero_async.transport.security import gate_of, receive
 from mmzero_async.transport.sockets import read_server_socket
 
 MOST_WAITING = 1024  # readers that follow; more are answered at once
 _TURN = 64  # requests between two looks at those who wait
+REVOKED = "the key that this connection came in with is not authorised any more"
 _LOOK_MS, _IDLE_MS = 50, 500
 
 
@@ -34,25 +37,30 @@ class _Waiting:
 
 
 class ReadServer:
-    """Binds on construction (PortInUse); `run` serves until `stop` is called."""
+    """Binds on construction (PortInUse, NotSecured, KeysUnusable); `run` serves until `stop`."""
 
     def __init__(
         self,
         reader: LogReader,
-        host: str,
-        port: int,
+        config: LogConfig,
         logger: Any,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reader, self._log, self._clock = reader, logger, clock
         self._waiting: dict[bytes, _Waiting] = {}  # one a reader: its latest
         self._stopping = False
-        self._context = zmq.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._gate = gate_of(self._context, config, logger)
         try:
-            self._socket, self.url = read_server_socket(self._context, host, port)
+            self._socket, self.url = read_server_socket(self._context, config, self._gate)
         except BaseException:
-            self._context.destroy(linger=0)
+            self._close()
             raise
+
+    def _close(self) -> None:
+        if self._gate is not None:
+            self._gate.close()
+        self._context.destroy(linger=0)
 
     def stop(self) -> None:
         """Signal-safe."""
@@ -64,15 +72,18 @@ class ReadServer:
                 self._socket.poll(_LOOK_MS if self._waiting else _IDLE_MS)
                 self._turn()
         finally:
-            self._context.destroy(linger=0)
+            self._close()
 
     def _turn(self) -> None:
         for _ in range(_TURN):
             try:
-                identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                identity, key, frames = receive(self._socket, self._gate)
             except zmq.Again:
                 break
-            self._handle(identity, frames)
+            if self._gate is not None and self._gate.client(key) is None:
+                self._refuse(identity, REVOKED)
+            else:
+                self._handle(identity, frames)
         if self._waiting:
             self._look_again()
 
@@ -82,14 +93,17 @@ class ReadServer:
                 raise BadMessage(f"a request is one frame, not {len(frames)}")
             request = r.decode_request(frames[0])
         except BadMessage as error:
-            self._log.warning("malformed request", error=str(error))
-            self._send(identity, r.ReadFailed(id=-1, sort="BadMessage", reason=str(error)))
+            self._refuse(identity, str(error))
             return
         self._waiting.pop(identity, None)
         if isinstance(request, r.ReadPage) and self._is_to_wait(request):
             self._waiting[identity] = _Waiting(request, self._clock() + request.wait)
         else:
             self._answer(identity, request)
+
+    def _refuse(self, identity: bytes, reason: str) -> None:
+        self._log.warning("request refused", error=reason)
+        self._send(identity, r.ReadFailed(id=-1, sort="BadMessage", reason=reason))
 
     def _is_to_wait(self, request: r.ReadPage) -> bool:
         return (

@@ -25,6 +25,7 @@ from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.record import Record, RecordDamaged, decode_record
 from mmzero_async.transport import reading as r
 from mmzero_async.transport.errors import BadMessage, NotReachable
+from mmzero_async.transport.keys import ClientKeys
 from mmzero_async.transport.messages import encode
 from mmzero_async.transport.sockets import read_client_socket
 
@@ -43,12 +44,12 @@ _SORTS: dict[str, type[Exception]] = {
 class RemoteReader:
     """Use `open`. May be called from any thread, one call at a time; `follow` has its own line."""
 
-    def __init__(self, url: str, patience: float) -> None:
-        self._url, self._patience = url, patience
-        self._context = zmq.Context()
+    def __init__(self, url: str, keys: ClientKeys | None, patience: float) -> None:
+        self._url, self._keys, self._patience = url, keys, patience
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
-            self._socket = read_client_socket(self._context, url)
-        except ValueError:
+            self._socket = read_client_socket(self._context, url, keys)
+        except BaseException:
             self._context.term()
             raise
         self._lock = threading.Lock()
@@ -58,9 +59,12 @@ class RemoteReader:
         self._run = ""
 
     @classmethod
-    def open(cls, url: str, *, patience: float = PATIENCE) -> "RemoteReader":
-        """NotReachable when no read server answers; ValueError for what is no address."""
-        reader = cls(url, patience)
+    def open(
+        cls, url: str, *, keys: ClientKeys | None = None, patience: float = PATIENCE
+    ) -> "RemoteReader":
+        """NotReachable when no read server answers, or not to our key; ValueError for what is no
+        address, NotSecured for another host's without keys."""
+        reader = cls(url, keys, patience)
         try:
             reader._end()
         except BaseException:
@@ -218,7 +222,7 @@ class RemoteReader:
     async def _line(self) -> AsyncIterator["_Line"]:
         context = zmq.asyncio.Context()
         try:
-            socket = read_client_socket(context, self._url)
+            socket = read_client_socket(context, self._url, self._keys)
             try:
                 yield _Line(self, socket)
             finally:
@@ -344,6 +348,7 @@ def unpacked(reply: r.ReadReply, frames: Frames, url: str) -> Page:
 
 def not_reachable(url: str, patience: float) -> NotReachable:
     return NotReachable(
-        f"no read server answers at {url} within {patience:.0f} s: is the run up? its address "
-        "stands in the run's folder, in log.read.url"
+        f"no read server answers at {url} within {patience:.0f} s: is the run up? Its address "
+        "stands in log.read.url in the run's folder; one that has keys answers only to a key that "
+        "is authorised there (--key FILE)"
     )
