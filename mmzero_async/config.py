@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from mmzero_async.filter_options import FactBound, unusable
 from mmzero_async.loss_options import LossName, LossOptions, contradiction
 
 
@@ -134,6 +135,10 @@ class FilterConfig(_Section, frozen=True, kw_only=True):
     solver_easy_consistency: float = 0.5
     solver_hard_consistency: tuple[float, float] = (0.25, 0.75)
     solver_agreement: float = 0.0  # 1: the silver answer must be the proposer's own hard answer
+    # Besides these, bounds on any fact that is recorded of the role's groups.
+    proposer: tuple[FactBound, ...] = ()
+    coder: tuple[FactBound, ...] = ()
+    solver: tuple[FactBound, ...] = ()
 
 
 class RoleLearning(_Section, frozen=True, kw_only=True):
@@ -159,11 +164,15 @@ class LearnerConfig(_Section, frozen=True, kw_only=True):
     is_cap: float = 2.0  # of "tis": cap C on pi / mu a token
     kl_coefficient: float = 0.0  # of "tis": k3 estimator against the base
     loss_options: LossOptions = LossOptions()  # of the others, under TRL's names
-    scale_rewards: Literal["group", "none"] = "group"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    baseline: Literal["group", "leave_one_out"] = "group"  # "leave_one_out": RLOO
+    mask_truncated_completions: bool = False  # cut-off samples count in the baseline alone
     micro_batch_tokens: int = 4096  # padded tokens a forward pass
     threads: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
     keep_checkpoints: int = 0  # 0: all; else the newest of each role
+    # Steps of a role between two looks whether its pictures matter; 0: never. Also at start.
+    canary_steps: Annotated[int, msgspec.Meta(ge=0)] = 20
 
 
 class AdmissionConfig(_Section, frozen=True, kw_only=True):
@@ -172,6 +181,10 @@ class AdmissionConfig(_Section, frozen=True, kw_only=True):
     max_running_groups: int = 6  # proposer groups open at once
     eta: int = 4  # ready groups a role may have, in steps
     max_staleness: int = 8  # a group older than this is rejected as stale
+    # A guard on eta, a role: halved when a step's samples were too far off, one more when calm.
+    ess_floor: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0  # least ess_share; 0: off
+    drift_ceiling: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # of drift_kl_older_versions; 0: off
+    calm_steps: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4  # between two changes
 
 
 class WorkerConfig(_Section, frozen=True, kw_only=True):
@@ -239,22 +252,51 @@ def load(source: str = "seedling", overrides: Iterable[str] = ()) -> Config:
         tree = tomllib.loads(_text(source))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration {source}: not valid TOML: {error}") from error
+    return _checked(tree, overrides, str(source))
+
+
+def overridden(config: Config, overrides: Iterable[str], name: str) -> Config:
+    """The configuration with `section.key=value` on top, read as strictly as `load` reads a file;
+    `name` says in errors which one it is."""
+    return _checked(msgspec.to_builtins(config), overrides, name)
+
+
+def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """What two configurations say differently: section.key -> both values."""
+    first, second = (_leaves(msgspec.to_builtins(config)) for config in (one, other))
+    return {key: (first[key], second[key]) for key in first if first[key] != second[key]}
+
+
+def _checked(tree: dict[str, Any], overrides: Iterable[str], name: str) -> Config:
     for override in overrides:
         _override(tree, override)
     if (place := _not_finite(tree, "$")) is not None:
-        raise ConfigError(f"configuration {source}: a finite number is expected - at `{place}`")
+        raise ConfigError(f"configuration {name}: a finite number is expected - at `{place}`")
     try:
         config = msgspec.convert(_over(msgspec.to_builtins(Config()), tree), Config)
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"configuration {source}: {error}. Every key is documented in "
+            f"configuration {name}: {error}. Every key is documented in "
             "mmzero_async/presets/seedling.toml"
         ) from error
     it = config.learner
     why = contradiction(it.loss, it.loss_options, it.is_cap, it.kl_coefficient)
+    filters = config.filters
+    listed = {"proposer": filters.proposer, "coder": filters.coder, "solver": filters.solver}
+    why = why or unusable(listed)
     if why is not None:
-        raise ConfigError(f"configuration {source}: {why}")
+        raise ConfigError(f"configuration {name}: {why}")
     return config
+
+
+def _leaves(tree: dict[str, Any], place: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= _leaves(value, f"{place}{key}.")
+        else:
+            found[f"{place}{key}"] = value
+    return found
 
 
 def _text(source: str) -> str:

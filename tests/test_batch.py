@@ -8,7 +8,20 @@ import tiny_model
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_model import IMAGE, PAD, Album, built, changed, group, looking, picture, refusal, sample
+from tiny_model import (
+    IMAGE,
+    PAD,
+    VISION_END,
+    VISION_START,
+    Album,
+    built,
+    changed,
+    group,
+    looking,
+    picture,
+    refusal,
+    sample,
+)
 
 from mmzero_async.learner.batch import MicroBatch, batch_digest, build
 
@@ -250,3 +263,32 @@ def test_placeholders_that_do_not_fit_the_pictures_are_refused(spec, shown, pict
     message = refusal(spec, [group("g7", looking([10], shown), [[20]], images=images)], album)
     assert f"group g7: the logged prompt has {shown} image placeholder tokens" in message
     assert f"makes {expected} from its {pictures} pictures" in message
+
+
+# --- the engine's prompt is the learner's, token for token ----------------------------------------
+
+
+def runs(*lengths: int) -> list[int]:
+    """A prompt with a picture of so many placeholders after the other, and words around them."""
+    prompt = [10]
+    for length in lengths:
+        prompt += [VISION_START, *[IMAGE] * length, VISION_END]
+    return [*prompt, 11]
+
+
+def test_pictures_of_different_sizes_are_expanded_in_their_order(spec):
+    album = Album()
+    images = [album.add(picture(0)), album.add(picture(1, (96, 64)))]  # 4 and 6 image tokens
+    one = group("g7", runs(4, 6), [[20]], images=images)
+    (micro,) = built(spec, [one], album).micro_batches
+    assert micro.input_ids[0, :-1].tolist() == runs(4, 6)
+
+
+@pytest.mark.parametrize(("shown", "place"), [((6, 4), 6), ((5, 5), 6), ((10,), 2), ((3, 3, 4), 2)])
+def test_as_many_placeholders_in_other_places_are_refused(spec, shown, place):
+    """The number alone is right: swapped pictures, torn ones, pictures run into one."""
+    album = Album()
+    images = [album.add(picture(0)), album.add(picture(1, (96, 64)))]
+    message = refusal(spec, [group("g7", runs(*shown), [[20]], images=images)], album)
+    assert f"group g7: from token {place} on the logged prompt" in message
+    assert f"in {len(shown)} runs of placeholders" in message and "[4, 6]" in message

@@ -240,17 +240,21 @@ def test_every_single_value_is_in_the_digest() -> None:
             node[leaf] = value + 1
         elif isinstance(value, str):
             node[leaf] = OTHER_WORDS.get(place, value + "x")
+        elif place in BOUNDS:
+            node[leaf] = [{"fact": "parsed", "low": 0.5}]
         else:
             node[leaf] = [number + 1 for number in value]
         digests.add(msgspec.convert(changed, Config).digest())
     assert len(digests) == 1 + len(leaves(tree))
 
 
+BOUNDS = ("filters.proposer", "filters.coder", "filters.solver")
 OTHER_WORDS = {
     "log.sync": "nosync",
     "engine.dtype": "auto",
     "coder.difficulty": "any",
     "learner.scale_rewards": "none",
+    "learner.baseline": "leave_one_out",
     "learner.dtype": "bfloat16",
     "learner.loss": "dapo",
     "learner.loss_options.proximal": "behaviour",

@@ -8,11 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmzero_async.config import CoderConfig, FilterConfig, ProposerConfig, SolverConfig
-from mmzero_async.roles.advantages import group_advantages, rewards_of
+from mmzero_async.roles.advantages import group_advantages, rewards_of, window_advantages
 from mmzero_async.roles.coder import coder_terms
 from mmzero_async.roles.diversity import BatchContext
 from mmzero_async.roles.facts import PictureFacts, picture_facts, render_rate
-from mmzero_async.roles.filters import check, coder_bounds, solver_bounds, zero_variance
+from mmzero_async.roles.filters import (
+    all_truncated,
+    check,
+    coder_bounds,
+    solver_bounds,
+    zero_variance,
+)
 from mmzero_async.roles.proposer import proposer_terms
 from mmzero_async.roles.solver import solver_terms
 from mmzero_async.schemas.events import (
@@ -26,6 +32,7 @@ from mmzero_async.schemas.events import (
     Question,
     Rendered,
     Role,
+    Sample,
     Sampling,
 )
 
@@ -390,3 +397,46 @@ def test_advantages_follow_their_samples_and_ignore_a_scale(
     if np.std(rewards) > 0.1:  # TRL's epsilon is all that a scale changes
         scaled = group_advantages([scale * r for r in rewards])
         assert scaled == pytest.approx(group_advantages(rewards), rel=2e-3, abs=1e-9)
+
+
+def test_the_baseline_of_the_others_worked_out_by_hand() -> None:
+    # 1 - (2 + 3) / 2, 2 - (1 + 3) / 2, 3 - (1 + 2) / 2
+    alone = group_advantages([1.0, 2.0, 3.0], "none", "leave_one_out")
+    assert alone == pytest.approx([-1.5, 0, 1.5])
+    assert group_advantages([5.0], "none", "leave_one_out").tolist() == [0.0]
+
+
+def test_one_deviation_for_the_whole_window_worked_out_by_hand() -> None:
+    # rewards 0 2 | 4 4, mean 2.5, deviation sqrt((6.25 + .25 + 2.25 + 2.25) / 3) = 1.91485
+    first, level = window_advantages([[0.0, 2.0], [4.0, 4.0]], "batch")
+    assert first == pytest.approx([-1 / 1.91495, 1 / 1.91495], rel=1e-5)
+    assert level.tolist() == [0.0, 0.0]
+    # advantages -2 2 | 0 0, deviation sqrt(8 / 3) = 1.63299
+    first, level = window_advantages([[0.0, 2.0], [4.0, 4.0]], "batch", "leave_one_out")
+    assert first == pytest.approx([-2 / 1.63309, 2 / 1.63309], rel=1e-5)
+    assert window_advantages([], "batch") == []
+    assert [a.tolist() for a in window_advantages([[1.0]], "batch")] == [[0.0]]
+
+
+@given(st.lists(st.lists(st.floats(-2, 3), min_size=2, max_size=6), min_size=1, max_size=5))
+def test_a_window_s_scale_keeps_the_proportions_of_all_its_advantages(
+    groups: list[list[float]],
+) -> None:
+    plain = np.concatenate(window_advantages(groups, "none"))
+    scaled = np.concatenate(window_advantages(groups, "batch"))
+    deviation = np.concatenate([np.asarray(g) for g in groups]).std(ddof=1) + 1e-4
+    assert scaled * deviation == pytest.approx(plain, rel=1e-9, abs=1e-12)
+    one_by_one = [group_advantages(group).tolist() for group in groups]
+    assert [a.tolist() for a in window_advantages(groups)] == one_by_one
+
+
+def test_a_group_of_cut_samples_alone_is_refused_where_they_are_masked() -> None:
+    def drawn(*reasons: str) -> list[Sample]:
+        return [
+            Sample(token_ids=b"", logprobs=b"", versions=[], text="", finish_reason=reason)
+            for reason in reasons
+        ]
+
+    refused = all_truncated(drawn("length", "abort"))
+    assert refused is not None and refused.reason == "truncated"
+    assert all_truncated(drawn("length", "stop")) is None

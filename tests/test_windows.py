@@ -4,6 +4,7 @@ Windows are pure functions of events and configuration, so these tests feed even
 """
 
 import random
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,13 +12,15 @@ from builders import PROPOSAL, answered, coded, proposed, rendered, whole_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmzero_async.config import Config, load
+from mmzero_async.config import Config, ConfigError, load
+from mmzero_async.filter_options import FACTS
 from mmzero_async.learner.scoring import Scored, score
 from mmzero_async.learner.windows import Candidates
 from mmzero_async.projections.lineage import CompleteGroup
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.roles.filters import Rejection
 from mmzero_async.schemas.events import (
+    Answered,
     Event,
     GroupRejected,
     ProposalOutcome,
@@ -242,6 +245,45 @@ def test_a_group_that_the_penalties_make_level_is_trained_on_with_no_advantage()
     assert level.advantages == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
+def test_a_window_s_scale_is_taken_over_all_its_groups() -> None:
+    config = load(overrides=[*SMALL, "learner.scale_rewards=batch", "learner.solver.groups=2"])
+    log = Log(
+        [
+            *whole_tree("g0", proposals=1, drawings=1, hard=["3", "3", "11", "4"]),
+            *whole_tree("g1", proposals=1, drawings=1, hard=["3", "3", "3", "4"]),
+        ]
+    )
+    candidates = Candidates(config)
+    candidates.refresh(log.pipeline, log.of)
+    window, chosen = candidates.window("solver", log.of)
+    # rewards 1 1 .1 .1 | 1 1 1 .1: mean .6625, deviation sqrt(8 * .234375 * .81 / 7) = .465794
+    scale = 0.4658939
+    assert chosen[0].advantages == pytest.approx([0.45 / scale] * 2 + [-0.45 / scale] * 2, rel=1e-5)
+    assert chosen[1].advantages == pytest.approx([0.225 / scale] * 3 + [-0.675 / scale], rel=1e-5)
+    assert [g.advantages for g in window.groups] == [scored.advantages for scored in chosen]
+    # The group waits as it was scored: another window may be another scale.
+    assert candidates.passed["solver"]["g0.s0.d0"].advantages == pytest.approx(
+        [0.45, 0.45, -0.45, -0.45]
+    )
+
+
+def test_a_group_of_cut_samples_is_refused_where_they_are_masked() -> None:
+    def cut(event: Event) -> Event:
+        if not (isinstance(event, Answered) and event.question == "hard"):
+            return event
+        samples = [
+            msgspec.structs.replace(it, finish_reason="length") for it in event.generation.samples
+        ]
+        generation = msgspec.structs.replace(event.generation, samples=samples)
+        return msgspec.structs.replace(event, generation=generation)
+
+    log = Log([cut(event) for event in whole_tree("g0", proposals=1, drawings=1)])
+    assert isinstance(log.score("solver", "g0.s0.d0"), Scored)
+    masking = load(overrides=[*SMALL, "learner.mask_truncated_completions=true"])
+    verdict = log.score("solver", "g0.s0.d0", masking)
+    assert isinstance(verdict, Rejection) and verdict.reason == "truncated"
+
+
 def grown(seed: int, trees: int) -> list[Event]:
     """A log as it could be: trees of many fates."""
     rng = random.Random(seed)
@@ -314,3 +356,55 @@ def test_looking_at_the_log_more_often_changes_no_window(seed: int) -> None:
     }
     for role in ("proposer", "coder", "solver"):
         assert eager.window(role, log.of) == patient.window(role, log.of)
+
+
+# --- bounds as the configuration lists them -------------------------------------------------------
+
+
+def test_a_bound_on_any_recorded_fact_rejects_with_the_fact_s_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        "[filters]\ncoder_render_rate = [0.0, 1.0]\n"
+        'proposer = [{ fact = "parsed", low = 0.9 }]\n'
+        'coder = [{ fact = "render_rate", low = 0.4, high = 0.5 }]\n'
+        'solver = [{ fact = "solvability", low = 0.5 }, { fact = "difficulty", high = 0.4 }]\n'
+    )
+    config = load(str(tmp_path / "mine.toml"))
+    log = Log(varied_tree())
+    rejected = {
+        (r.role, r.group): (r.reason, r.detail)
+        for r in Candidates(config).refresh(log.pipeline, log.of)
+    }
+    assert rejected["proposer", "g0"] == ("parsed", "parsed 0.6667 outside [0.9, inf]")
+    assert rejected["solver", "g0.s0.d0"] == ("difficulty", "difficulty 0.5 outside [-inf, 0.4]")
+    assert ("coder", "g0.s0") not in rejected  # rate .5, at the bound
+    assert Candidates(CONFIG).refresh(log.pipeline, log.of)[0].reason != "parsed"
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        (
+            'solver=[{fact="colour", low=1}]',
+            "filters.solver[0]: no 'colour' is recorded of a solver group; there is solvability,",
+        ),
+        ('coder=[{fact="parsed", low=1}]', "no 'parsed' is recorded of a coder group"),
+        ('proposer=[{fact="parsed"}]', "filters.proposer[0]: a bound on parsed needs low, high"),
+        ('solver=[{fact="difficulty", low=0.4, high=0.3}]', "at least 0.4 and at most 0.3"),
+        ('solver=[{fact="difficulty", lo=0.4}]', "unknown field `lo`"),
+        ("solver=[{low=0.4}]", "missing required field `fact`"),
+        ('solver=[{fact="difficulty", low="much"}]', "$.filters.solver[...].low"),
+        ('solver=[{fact="difficulty", low=nan}]', "a finite number is expected"),
+    ],
+)
+def test_a_bound_that_cannot_be_is_refused_with_its_place(listed: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(overrides=[f"filters.{listed}"])
+    assert words in str(refused.value)
+
+
+def test_the_facts_that_can_be_bound_are_those_that_are_recorded() -> None:
+    log = Log(varied_tree())
+    for role, group in (("proposer", "g0"), ("coder", "g0.s0"), ("solver", "g0.s0.d0")):
+        scored = log.score(role, group)  # type: ignore[arg-type]
+        assert isinstance(scored, Scored)
+        assert tuple(scored.facts) == FACTS[role]

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mmzero_async.learner.errors import WindowError
+from mmzero_async.roles.filters import truncated
 from mmzero_async.schemas.events import Generation, Role
 from mmzero_async.schemas.packing import unpack_logprobs, unpack_tokens
 
@@ -71,6 +72,7 @@ class MicroBatch:
     pictures: Tensor  # int64 [I], indices into Batch.image_grid_thw, row by row
     token_types: Tensor  # int32 [B, L], 1 on image placeholders (mm_token_type_ids)
     versions: Tensor  # int64 [B, T], policy version that drew the token; not part of the digest
+    in_loss: Tensor  # bool [B], false for a sample that is masked as truncated
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +92,13 @@ class Batch:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor of the digest with its name, in a fixed order.
 
-        Versions are left out, so that steps committed before they were here keep their digest.
+        Versions, and `in_loss` where it masks nothing, are left out, so that steps committed before
+        they were here keep their digest.
         """
         for i, micro in enumerate(self.micro_batches):
+            left_out = {"versions"} | ({"in_loss"} if bool(micro.in_loss.all()) else set())
             for field in fields(micro):
-                if field.name != "versions":
+                if field.name not in left_out:
                     yield f"{i}.{field.name}", getattr(micro, field.name)
         if self.pixel_values is not None and self.image_grid_thw is not None:
             yield "pixel_values", self.pixel_values
@@ -110,32 +114,44 @@ class _Row:
     temperature: float
     pictures: tuple[int, ...]
     versions: npt.NDArray[np.int64]
+    in_loss: bool
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
 
 
-def build(window: Window, blobs: Blobs, spec: InputSpec, micro_batch_tokens: int) -> Batch:
+def build(
+    window: Window,
+    blobs: Blobs,
+    spec: InputSpec,
+    micro_batch_tokens: int,
+    *,
+    mask_truncated: bool = False,
+) -> Batch:
     """The window's tensors.
 
     Rows are taken longest first (ties in the window's order) and cut into micro-batches of at
-    most `micro_batch_tokens` padded tokens; a longer sequence stands alone.
+    most `micro_batch_tokens` padded tokens; a longer sequence stands alone. `mask_truncated` keeps
+    samples that the engine cut off out of the loss; `Batch.tokens` and `.samples` count them.
 
     Raises:
-        WindowError: no sampled token; a sample's arrays, rewards or advantages differ in length;
-            bytes that are no whole array; a token that is not in the vocabulary; an empty prompt;
-            temperature 0; a prompt's image placeholders do not fit its pictures; a blob that is
-            no PNG or of a shape that the image processor refuses.
+        WindowError: no sampled token, or none in the loss; a sample's arrays, rewards or
+            advantages differ in length; bytes that are no whole array; a token that is not in the
+            vocabulary; an empty prompt; temperature 0; a prompt's image placeholders do not fit
+            its pictures; a blob that is no PNG or of a shape that the image processor refuses.
     """
     digests = list(dict.fromkeys(d for g in window.groups for d in g.generation.images))
     pixels, grids = _pictures(digests, blobs, spec) if digests else (None, None)
     place = {digest: i for i, digest in enumerate(digests)}
-    rows = [row for group in window.groups for row in _rows(group, place, grids, spec)]
+    rows = [
+        row for group in window.groups for row in _rows(group, place, grids, spec, mask_truncated)
+    ]
     tokens = sum(len(row.completion) for row in rows)
-    if tokens == 0:
+    if sum(len(row.completion) for row in rows if row.in_loss) == 0:
         raise WindowError(
-            f"{window.role} window of {len(window.groups)} groups has no sampled token: "
-            "reject its groups instead of training on them"
+            f"{window.role} window of {len(window.groups)} groups has no sampled token"
+            + (" in the loss, all samples were cut off" if tokens else "")
+            + ": reject its groups instead of training on them"
         )
     rows.sort(key=len, reverse=True)  # stable: equal lengths keep the window's order
     micro = tuple(_pad(part, spec) for part in _cut(rows, micro_batch_tokens))
@@ -153,7 +169,11 @@ def batch_digest(batch: Batch) -> str:
 
 
 def _rows(
-    group: GroupBatch, place: dict[str, int], grids: Tensor | None, spec: InputSpec
+    group: GroupBatch,
+    place: dict[str, int],
+    grids: Tensor | None,
+    spec: InputSpec,
+    mask_truncated: bool,
 ) -> Iterator[_Row]:
     generation, samples = group.generation, group.generation.samples
     if not len(samples) == len(group.rewards) == len(group.advantages):
@@ -180,6 +200,8 @@ def _rows(
             f"learner's image processor makes {expected} from its {len(pictures)} pictures. Engine "
             "and learner must use the same model folder and image size"
         )
+    if grids is not None:
+        _check_expansion(group.group, prompt, grids[list(pictures)], spec)
     for i, (sample, advantage) in enumerate(zip(samples, group.advantages, strict=True)):
         where = f"group {group.group}, sample {i}"
         completion = _tokens(sample.token_ids, where, spec)
@@ -192,7 +214,41 @@ def _rows(
         versions = np.full(len(completion), generation.version, dtype=np.int64)
         for span in sample.versions:
             versions[span.start : span.stop] = span.version
-        yield _Row(prompt, completion, behaviour, float(advantage), temperature, pictures, versions)
+        yield _Row(
+            prompt,
+            completion,
+            behaviour,
+            float(advantage),
+            temperature,
+            pictures,
+            versions,
+            in_loss=not (mask_truncated and truncated(sample)),
+        )
+
+
+def _check_expansion(
+    group: str, prompt: npt.NDArray[np.int32], grids: Tensor, spec: InputSpec
+) -> None:
+    """The engine's expanded prompt is the learner's own, token for token.
+
+    Every run of placeholders is one picture for the learner; expanded anew by its image processor,
+    in the order of the pictures, the prompt must come out as the engine logged it.
+    """
+    is_image = prompt == spec.image_token_id
+    first = is_image & ~np.concatenate([[False], is_image[:-1]])
+    sizes = (grids.prod(-1) // spec.merge_size**2).tolist()
+    repeats = np.where(is_image, 0, 1)
+    if int(first.sum()) == len(sizes):
+        repeats[first] = sizes
+    own = np.repeat(prompt, repeats)
+    if not np.array_equal(own, prompt):
+        same = np.append(own[: len(prompt)] == prompt[: len(own)], False)
+        raise WindowError(
+            f"group {group}: from token {int(np.argmin(same))} on the logged prompt shows its "
+            f"{len(sizes)} pictures in {int(first.sum())} runs of placeholders, where the learner "
+            f"expects {sizes} of them in turn. Engine and learner must use the same model folder "
+            "and image size"
+        )
 
 
 def _tokens(packed: bytes, where: str, spec: InputSpec) -> npt.NDArray[np.int32]:
@@ -250,6 +306,7 @@ def _pad(rows: list[_Row], spec: InputSpec) -> MicroBatch:
         pictures=torch.tensor([p for row in rows for p in row.pictures], dtype=torch.int64),
         token_types=torch.from_numpy(types),
         versions=torch.from_numpy(versions),
+        in_loss=torch.tensor([row.in_loss for row in rows]),
     )
 
 

@@ -135,6 +135,9 @@ def _proposer(
     facts = {"parsed": parsed / max(1, len(proposed.outcomes))}
     # With the window's penalties it is chosen already: alike rewards then have no advantage.
     final = batch is not None
+    rejection = filters.check(filters.proposer_bounds(config.filters), facts)
+    if rejection is not None and not final:
+        return rejection
     return _finish(group, proposed.generation, terms, facts, proposed, config, final=final)
 
 
@@ -180,10 +183,13 @@ def _finish(
     final: bool = False,
 ) -> Scored | Rejection:
     rewards = rewards_of(terms)
+    learner = config.learner
     rejection = None if final else filters.zero_variance(rewards)
+    if rejection is None and learner.mask_truncated_completions and not final:
+        rejection = filters.all_truncated(generation.samples)
     if rejection is not None:
         return rejection
-    advantages = group_advantages(rewards, config.learner.scale_rewards)
+    advantages = group_advantages(rewards, learner.scale_rewards, learner.baseline)
     return Scored(
         group, generation, terms, rewards, np.asarray(advantages).tolist(), facts, proposed
     )

@@ -5,7 +5,7 @@ rejected for good by an event; what passes waits until its role has a full windo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mmzero_async.config import Config
 from mmzero_async.learner.batch import Window
@@ -14,6 +14,7 @@ from mmzero_async.log.reader import LogReader
 from mmzero_async.projections.admission import role_learning
 from mmzero_async.projections.lineage import CompleteGroup
 from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.roles.advantages import window_advantages
 from mmzero_async.roles.diversity import batch_context
 from mmzero_async.roles.filters import Rejection
 from mmzero_async.schemas.events import ROLES, AnyEvent, GroupRejected, Role
@@ -89,16 +90,31 @@ class Candidates:
         """The oldest groups of a role, scored in their final form."""
         count = role_learning(self.config.learner, role).groups
         chosen = list(self.passed[role].values())[:count]
-        if role == "proposer":
-            chosen = self._with_batch_terms(chosen, events)
+        chosen = final_form(role, chosen, events, self.config)
         return Window(role, tuple(scored.batch() for scored in chosen)), chosen
 
-    def _with_batch_terms(self, chosen: list[Scored], events: Events) -> list[Scored]:
-        """The proposer's rewards again, with the penalties that compare a window's proposals."""
-        context = batch_context([scored.proposed for scored in chosen], self.config.proposer)
-        final = []
-        for scored in chosen:
-            again = score(scored.group, events(scored.group), self.config, context)
-            # A group that the penalties leave without variance stays: its advantages are zero.
-            final.append(again if isinstance(again, Scored) else scored)
-        return final
+
+def final_form(role: Role, chosen: list[Scored], events: Events, config: Config) -> list[Scored]:
+    """A window's groups as they are trained on: what compares them with each other is added."""
+    if role == "proposer":
+        chosen = _with_batch_terms(chosen, events, config)
+    learner = config.learner
+    if learner.scale_rewards != "batch":
+        return chosen
+    rewards = [scored.rewards for scored in chosen]
+    scaled = window_advantages(rewards, learner.scale_rewards, learner.baseline)
+    return [
+        replace(scored, advantages=advantages.tolist())
+        for scored, advantages in zip(chosen, scaled, strict=True)
+    ]
+
+
+def _with_batch_terms(chosen: list[Scored], events: Events, config: Config) -> list[Scored]:
+    """The proposer's rewards again, with the penalties that compare a window's proposals."""
+    context = batch_context([scored.proposed for scored in chosen], config.proposer)
+    final = []
+    for scored in chosen:
+        again = score(scored.group, events(scored.group), config, context)
+        # A group that the penalties leave without variance stays: its advantages are zero.
+        final.append(again if isinstance(again, Scored) else scored)
+    return final

@@ -4,10 +4,13 @@ A filter names the fact that it looks at, its limits and the reason for a reject
 the first that is broken. The limits come from the configuration (MM-Zero, arXiv 2603.09206).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mmzero_async.config import FilterConfig
+from mmzero_async.filter_options import FactBound
+from mmzero_async.schemas.events import Sample
 
 MIN_SPREAD = 1e-9  # rewards closer than this have no gradient
 
@@ -30,9 +33,14 @@ class Bound:
     reason: str
 
 
+def proposer_bounds(config: FilterConfig) -> tuple[Bound, ...]:
+    return listed(config.proposer)
+
+
 def coder_bounds(config: FilterConfig) -> tuple[Bound, ...]:
     """Proposals that always or never render teach the coder nothing."""
-    return (Bound("render_rate", *config.coder_render_rate, reason="render_rate"),)
+    named = Bound("render_rate", *config.coder_render_rate, reason="render_rate")
+    return (named, *listed(config.coder))
 
 
 def solver_bounds(config: FilterConfig) -> tuple[Bound, ...]:
@@ -42,6 +50,20 @@ def solver_bounds(config: FilterConfig) -> tuple[Bound, ...]:
         Bound("easy_consistency", config.solver_easy_consistency, 1.0, reason="consistency"),
         Bound("hard_consistency", *config.solver_hard_consistency, reason="consistency"),
         Bound("agreement", config.solver_agreement, 1.0, reason="disagreement"),
+        *listed(config.solver),
+    )
+
+
+def listed(bounds: Sequence[FactBound]) -> tuple[Bound, ...]:
+    """Bounds as the configuration lists them; the reason is the fact's name."""
+    return tuple(
+        Bound(
+            bound.fact,
+            -math.inf if bound.low is None else bound.low,
+            math.inf if bound.high is None else bound.high,
+            reason=bound.fact,
+        )
+        for bound in bounds
     )
 
 
@@ -63,4 +85,16 @@ def zero_variance(rewards: Sequence[float]) -> Rejection | None:
         return Rejection("zero_variance", f"{len(rewards)} rewards; a group compares at least 2")
     if max(rewards) - min(rewards) < MIN_SPREAD:
         return Rejection("zero_variance", f"all {len(rewards)} rewards are {rewards[0]:.4g}")
+    return None
+
+
+def truncated(sample: Sample) -> bool:
+    """Whether the engine cut it off ("length", "abort") before it came to its own end."""
+    return sample.finish_reason != "stop"
+
+
+def all_truncated(samples: Sequence[Sample]) -> Rejection | None:
+    """Where truncated samples are masked, a group of nothing else has no gradient."""
+    if all(map(truncated, samples)):
+        return Rejection("truncated", f"all {len(samples)} samples were cut off")
     return None
