@@ -21,12 +21,13 @@ from mmzero_async.log.reader import LogReader, LogStats
 from mmzero_async.ops import dataset as datasets
 from mmzero_async.ops import log_commands, summary, tail, trace
 from mmzero_async.ops import replay as replays
+from mmzero_async.ops import what_if as what_ifs
 from mmzero_async.ops.evaluate import evaluate
 from mmzero_async.ops.processes import ProcessKeepsDying
 from mmzero_async.ops.supervisor import supervise
 from mmzero_async.ports import PortTaken
 from mmzero_async.projections.report import Report
-from mmzero_async.schemas.events import ROLES
+from mmzero_async.schemas.events import ROLES, Role
 from mmzero_async.schemas.record import RecordDamaged
 from mmzero_async.transport.errors import TransportError
 
@@ -124,7 +125,7 @@ def run(
     config: Annotated[str, typer.Option(help="a preset or a TOML file")] = "seedling",
 ) -> None:
     """Start a run on this machine, or go on with one where its log ends."""
-    loaded = configuration.load(config, [_with_section(o) for o in overrides or []])
+    loaded = configuration.load(config, [_with_section(o, "run") for o in overrides or []])
     shown = ""
 
     def progress(report: Report, running: float) -> None:
@@ -147,10 +148,10 @@ def run(
         say(f"finished. Look: mmzero replay {run} --audit; mmzero dataset {run}")
 
 
-def _with_section(override: str) -> str:
-    """`max_minutes=5` means `run.max_minutes=5`."""
+def _with_section(override: str, section: str) -> str:
+    """`max_minutes=5` means `run.max_minutes=5` where `run` is the section."""
     key = override.partition("=")[0]
-    return override if "." in key or key == "templates" else f"run.{override}"
+    return override if "." in key or key == "templates" else f"{section}.{override}"
 
 
 @app.command()
@@ -162,13 +163,31 @@ def status(run: RunFolder, as_json: AsJson = False) -> None:
 @app.command()
 def replay(
     run: RunFolder,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="for --what-if, --train: section.key=value; [learner] needs none"),
+    ] = None,
     audit: Annotated[bool, typer.Option("--audit", help="check every promise")] = False,
     step: Annotated[int, typer.Option(help="take this step again, bit by bit")] = 0,
     role: Annotated[str, typer.Option(help="whose step")] = "solver",
+    what_if: Annotated[bool, typer.Option("--what-if", help="that step, otherwise")] = False,
+    train: Annotated[bool, typer.Option("--train", help="the whole learner, offline")] = False,
+    steps: Annotated[int, typer.Option(help="of --train, the first so many; 0: all")] = 0,
+    out: Annotated[Path | None, typer.Option(help="of --train, where versions go")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Walk the log from its first event and rebuild counts, rewards and windows from it alone;
-    with --step, take one committed step again and compare it bit by bit."""
+    with --step, take one committed step again and compare it bit by bit, with --what-if beside
+    itself under other settings; with --train, take every step again, or under other settings."""
+    otherwise = [_with_section(o, "learner") for o in overrides or []]
+    if otherwise and not (what_if or train):
+        raise ConfigError("a replay takes settings only with --what-if or --train")
+    if train:
+        _retrain(run, otherwise, steps, out, as_json)
+        return
+    if what_if:
+        _what_if(run, role, step, otherwise, as_json)
+        return
     if step:
         _again(run, role, step, as_json)
         return
@@ -189,11 +208,48 @@ def replay(
         raise typer.Exit(1)
 
 
-def _again(run: Path, role: str, step: int, as_json: bool) -> None:
-    if role not in ROLES:
-        raise ConfigError(f"--role {role!r}: choose one of {', '.join(ROLES)}")
+def _role(name: str) -> Role:
+    for role in ROLES:
+        if role == name:
+            return role
+    raise ConfigError(f"--role {name!r}: choose one of {', '.join(ROLES)}")
+
+
+def _what_if(run: Path, role: str, step: int, otherwise: list[str], as_json: bool) -> None:
+    if not step or not otherwise:
+        raise ConfigError(
+            "--what-if needs a step and what is to be otherwise: "
+            "mmzero replay RUN --step 7 --role solver --what-if loss=dapo"
+        )
     with reading(run) as reader:
-        found = replays.rerun_figures(run_folder(run), reader, role, step)
+        found = what_ifs.figures(run_folder(run), reader, _role(role), step, otherwise)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        for line in what_ifs.lines(found):
+            say(line)
+
+
+def _retrain(run: Path, otherwise: list[str], steps: int, out: Path | None, as_json: bool) -> None:
+    taken = same = changed = 0
+    with reading(run) as reader:
+        for found in what_ifs.retrained(run_folder(run), reader, out, otherwise, steps):
+            taken, same = taken + 1, same + found["same"]
+            changed = found["differing_settings"]
+            if as_json:
+                print(json.dumps(found))
+            else:
+                say(what_ifs.retrained_line(found))
+    if not as_json:
+        said = f"{taken} steps, {same} of them with the committed bits"
+        say(said if out is None else f"{said}; versions in {out}/checkpoints")
+    if not changed and same < taken:
+        raise typer.Exit(1)
+
+
+def _again(run: Path, role: str, step: int, as_json: bool) -> None:
+    with reading(run) as reader:
+        found = replays.rerun_figures(run_folder(run), reader, _role(role), step)
     if as_json:
         print(json.dumps(found))
     else:

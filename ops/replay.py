@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmzero_async.log.reader import LogReader
+from mmzero_async.ops.what_if import base_of
 from mmzero_async.projections.audit import Audit
 from mmzero_async.roles.grading import GRADER
 from mmzero_async.schemas.events import ROLES, Role
@@ -67,10 +68,9 @@ def rerun_figures(folder: Path, reader: LogReader, role: Role, step: int) -> lis
     """One committed step taken again, each figure beside the committed one."""
     from mmzero_async.learner.rerun import rerun  # seconds of torch, as above
 
-    base = Path((folder / "base_model").read_text().strip())
     return [
         {"figure": c.name, "committed": c.committed, "again": c.again, "equal": c.equal}
-        for c in rerun(folder, base, reader, role, step)
+        for c in rerun(folder, base_of(folder), reader, role, step)
     ]
 
 

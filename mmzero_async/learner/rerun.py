@@ -5,6 +5,7 @@ writes nothing into the run.
 """
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from mmzero_async.learner import model
 from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved, relative_folder
 from mmzero_async.learner.errors import LearnerError
+from mmzero_async.learner.model import PolicyModel
 from mmzero_async.learner.rebuild import Rebuild
-from mmzero_async.learner.step import Trainer, make_deterministic
+from mmzero_async.learner.scoring import Scored
+from mmzero_async.learner.step import StepResult, Trainer, make_deterministic
 from mmzero_async.learner.windows import events_from
 from mmzero_async.log.reader import LogReader
-from mmzero_async.schemas.events import Role, StepCommitted
+from mmzero_async.projections.lineage import CompleteGroup
+from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.schemas.events import GroupRejected, Role, StepCommitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,50 +44,85 @@ class Moment:
 
     config: Config
     window: Window
+    chosen: list[Scored]
     before: Saved  # the version that the step began with
     committed: StepCommitted
+    pipeline: Pipeline  # the log's state just before it
+    # Every group that could have been in the window, oldest first, and of some why they were not.
+    considered: Mapping[str, CompleteGroup]
+    refused: Mapping[str, str]  # since the role's step before
 
 
 def moment_of(reader: LogReader, role: Role, step: int) -> Moment:
     """Reads the log up to the step. LearnerError when the log holds no such step."""
     rebuild = Rebuild(events_from(reader))
     before = Saved(relative_folder(role, 0), "")
+    considered: dict[str, CompleteGroup] = {}
+    refused: dict[str, str] = {}
     for record in reader.scan():
         event = record.event()
-        if isinstance(event, StepCommitted) and event.role == role:
+        is_step = isinstance(event, StepCommitted) and event.role == role
+        if isinstance(event, StepCommitted) and is_step:
             if event.step == step:
-                return Moment(rebuild.config, rebuild.window(role), before, event)
+                window, chosen = rebuild.window(role)
+                pipeline, config = rebuild.pipeline, rebuild.config
+                return Moment(config, window, chosen, before, event, pipeline, considered, refused)
             before = Saved(event.checkpoint, event.digest)
-        rebuild.apply(record)
+        if isinstance(event, GroupRejected) and event.role == role:
+            refused[event.group] = event.reason
+        complete = rebuild.apply(record)
+        considered |= {group.id: group for group in complete if group.role == role}
+        if is_step:
+            considered, refused = dict(rebuild.pipeline.book.ready[role]), {}
     last = rebuild.pipeline.policies.step[role]
     raise LearnerError(f"the log has no {role} step {step}: choose one of 1 to {last}")
 
 
-def rerun(run: Path, base: Path, reader: LogReader, role: Role, step: int) -> list[Compared]:
-    """Takes the step again in memory.
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A step as it came out in memory, and the digest of the weights that it made."""
 
-    Raises LearnerError (no such step), CheckpointError (the version before it was pruned or is
-    damaged), WindowError and StepError as the learner would.
-    """
-    moment = moment_of(reader, role, step)
-    learner = moment.config.learner
+    result: StepResult
+    digest: str
+
+
+def policy_for(base: Path, config: Config) -> PolicyModel:
+    """The base with fresh adapters, as a learner of this configuration starts with it."""
+    learner = config.learner
     make_deterministic(learner.threads)
-    policy = model.load(
+    return model.load(
         base,
         rank=learner.lora_rank,
         alpha=learner.lora_alpha,
-        seed=moment.config.run.seed,
+        seed=config.run.seed,
         dtype=learner.dtype,
     )
-    trainer = Trainer(policy, role, learner)
+
+
+def take(
+    run: Path, base: Path, reader: LogReader, moment: Moment, config: Config, window: Window
+) -> Taken:
+    """The moment's step on a window, under a configuration, from the version before it.
+
+    Raises CheckpointError (that version was pruned or is damaged), WindowError and StepError as the
+    learner would.
+    """
+    trainer = Trainer(policy_for(base, config), window.role, config.learner)
     trainer.restore(run, moment.before)
-    result = trainer.train(moment.window, reader.blob)
+    result = trainer.train(window, reader.blob)
     with tempfile.TemporaryDirectory() as folder:
         saved = trainer.save(Path(folder), moment.committed.version)
-    committed = moment.committed
+    return Taken(result, saved.digest)
+
+
+def rerun(run: Path, base: Path, reader: LogReader, role: Role, step: int) -> list[Compared]:
+    """Takes the step again in memory. LearnerError (no such step), and what `take` raises."""
+    moment = moment_of(reader, role, step)
+    taken = take(run, base, reader, moment, moment.config, moment.window)
+    committed, metrics = moment.committed, taken.result.metrics
     return [
-        Compared("batch digest", committed.batch_digest, result.batch_digest),
-        Compared("loss", committed.metrics["loss"], result.metrics["loss"]),
-        Compared("gradient norm", committed.metrics["grad_norm"], result.metrics["grad_norm"]),
-        Compared("new weights' digest", committed.digest, saved.digest),
+        Compared("batch digest", committed.batch_digest, taken.result.batch_digest),
+        Compared("loss", committed.metrics["loss"], metrics["loss"]),
+        Compared("gradient norm", committed.metrics["grad_norm"], metrics["grad_norm"]),
+        Compared("new weights' digest", committed.digest, taken.digest),
     ]
