@@ -4,7 +4,7 @@ from typing import Any
 
 from mmzero_async.log.reader import LogStats
 from mmzero_async.projections.report import Report, accuracy, wilson
-from mmzero_async.schemas.events import ROLES, Evaluated
+from mmzero_async.schemas.events import ROLES, Evaluated, Role
 
 
 def figures(report: Report, stats: LogStats) -> dict[str, Any]:
@@ -36,12 +36,41 @@ def figures(report: Report, stats: LogStats) -> dict[str, Any]:
                 "pending_groups": len(book.ready[role]),
                 "staleness_median": median(report.staleness[role]),
                 "staleness_max": max(report.staleness[role], default=0),
+                "off_policy": off_policy(report, role),
             }
             for role in ROLES
         },
         "heldout": [evaluation_figures(event) for event in report.evaluations],
         "failures": dict(report.failures),
     }
+
+
+def off_policy(report: Report, role: Role) -> dict[str, float | None]:
+    """How far the samples of a role's steps were off its policy, and what the guard made of it.
+
+    Mismatch is of tokens that the current version drew, drift of older ones; None: no such tokens.
+    """
+    ess, paced = report.figure_of(role, "ess_share"), report.paced[role]
+    return {
+        "ess_mean": _mean(ess),
+        "ess_least": min(ess, default=None),
+        "mismatch_kl": _mean(report.figure_of(role, "mismatch_kl_same_version")),
+        "mismatch_log_ratio_max": max(
+            report.figure_of(role, "log_ratio_max_same_version"), default=None
+        ),
+        "drift_kl": _mean(report.figure_of(role, "drift_kl_older_versions")),
+        "drift_log_ratio_max": max(
+            report.figure_of(role, "log_ratio_max_older_versions"), default=None
+        ),
+        "clipped_share": _mean(report.figure_of(role, "clipped_share")),
+        "tightened": sum(event.eta < event.before for event in paced),
+        "relaxed": sum(event.eta > event.before for event in paced),
+        "eta": paced[-1].eta if paced else None,  # None: as configured
+    }
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def evaluation_figures(event: Evaluated) -> dict[str, Any]:
@@ -84,6 +113,8 @@ def lines(report: Report, stats: LogStats) -> list[str]:
             f"rejected: {rejected or 'none'}; "
             f"staleness median {r['staleness_median']:g}, max {r['staleness_max']}"
         )
+        if r["off_policy"]["ess_mean"] is not None:
+            text.append(_off_policy_line(r["off_policy"]))
     text.append(
         f"render success {f['render_success']:.1%}; busy: generator {f['generator_busy']:.0%}, "
         f"learner {f['learner_busy']:.0%}; peak memory {f['peak_memory_gb']} GB"
@@ -99,3 +130,24 @@ def lines(report: Report, stats: LogStats) -> list[str]:
         )
         text.append(f"held-out {e['moment']:6} {e['mode']:7} (solver@{e['version']}): {scores}")
     return text
+
+
+def _off_policy_line(figures: dict[str, Any]) -> str:
+    """Below a role's own line."""
+    shown = [
+        f"{name} {figures[key]:.3g}"
+        for name, key in (
+            ("effective samples", "ess_mean"),
+            ("least", "ess_least"),
+            ("mismatch KL", "mismatch_kl"),
+            ("drift KL", "drift_kl"),
+            ("clipped", "clipped_share"),
+        )
+        if figures[key] is not None
+    ]
+    if figures["eta"] is not None:
+        shown.append(
+            f"eta now {figures['eta']}, {figures['tightened']} times tightened and "
+            f"{figures['relaxed']} relaxed"
+        )
+    return f"{'':9}      {', '.join(shown)}"

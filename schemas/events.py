@@ -186,6 +186,21 @@ class StepCommitted(Event, frozen=True, kw_only=True, tag="step_committed"):
     metrics: dict[str, float]
 
 
+class Paced(Event, frozen=True, kw_only=True, tag="paced"):
+    """How far generation may run ahead of a role's learner from here on, and why that is new.
+
+    Committed with the step that called for it, and a function of the role's StepCommitted events.
+    """
+
+    role: Role
+    step: int  # that called for it
+    eta: int  # steps' worth of groups that may be ready
+    before: int
+    reason: str  # "ess_share" | "drift_kl_older_versions": tightened; "calm": relaxed
+    figure: float = 0.0  # the step's, beyond `bound`
+    bound: float = 0.0
+
+
 class PolicyPublished(Event, frozen=True, kw_only=True, tag="policy_published"):
     """The engine serves this version of the role from now on."""
 
@@ -285,6 +300,7 @@ KnownEvent = (
     | Rewarded
     | GroupRejected
     | StepCommitted
+    | Paced
     | PolicyPublished
     | Evaluated
     | RunStarted

@@ -26,6 +26,7 @@ from mmzero_async.schemas.events import (
     GroupRejected,
     KnownEvent,
     Measured,
+    Paced,
     PolicyPublished,
     Rendered,
     Rewarded,
@@ -86,6 +87,15 @@ ONE_OF_EACH: list[Event] = [
         batch_digest="bb",
         metrics={"loss": -0.125},
     ),
+    Paced(
+        role="solver",
+        step=7,
+        eta=2,
+        before=4,
+        reason="ess_share",
+        figure=0.5,
+        bound=0.875,
+    ),
     PolicyPublished(
         role="solver", version=8, policy="solver@8", checkpoint="c", digest="aa", seconds=0.5
     ),
@@ -124,7 +134,7 @@ ONE_OF_EACH: list[Event] = [
 def test_there_is_one_golden_event_of_every_kind() -> None:
     golden = json.loads(GOLDEN.read_text())
     assert sorted(golden) == sorted(KINDS) == sorted(kind_of(event) for event in ONE_OF_EACH)
-    assert len(KINDS) == len(typing.get_args(KnownEvent)) == 16
+    assert len(KINDS) == len(typing.get_args(KnownEvent)) == 17
 
 
 @pytest.mark.parametrize("event", ONE_OF_EACH, ids=kind_of)

@@ -11,11 +11,11 @@ from tiny_model import Album, group, sample
 
 from mmzero_async.config import ConfigError
 from mmzero_async.learner.batch import GroupBatch, Window, batch_digest, build
-from mmzero_async.learner.errors import StepError
+from mmzero_async.learner.errors import StepError, WindowError
 from mmzero_async.learner.losses import TruncatedImportance, truncated_importance_loss
 from mmzero_async.learner.step import StepResult, Trainer
 from mmzero_async.loss_options import LossName, LossOptions
-from mmzero_async.schemas.events import Sampling, VersionSpan
+from mmzero_async.schemas.events import Sample, Sampling, VersionSpan
 
 ALBUM = Album()
 WINDOW = tiny_model.window(ALBUM)
@@ -139,6 +139,44 @@ def test_the_trainer_knows_its_version_from_what_it_saved_or_restored(tiny_folde
     assert it.version == 0
     it.restore(tmp_path, saved)
     assert it.version == 1
+
+
+# --- truncated samples ----------------------------------------------------------------------------
+
+
+def cut(sample_: Sample) -> Sample:
+    return msgspec.structs.replace(sample_, finish_reason="length")
+
+
+def test_a_cut_sample_is_masked_if_asked_for_and_counts_as_before(tiny_folder):
+    """What is left is the step of the same window with the cut sample's advantage at nothing."""
+    one = group("g", [20, 21], [cut(sample([30, 31, 32])), sample([33, 34])], [1.0, -1.0])
+    idle = group("g", [20, 21], [sample([30, 31, 32]), sample([33, 34])], [0.0, -1.0])
+    found = []
+    for it, mask in ((one, True), (one, False), (idle, False)):
+        config = tiny_model.config(mask_truncated_completions=mask)
+        found.append(
+            train(
+                Trainer(tiny_model.policy(tiny_folder), "solver", config), Window("solver", (it,))
+            )
+        )
+    masked, whole, without = (result.metrics for result in found)
+    assert masked["loss"] == pytest.approx(without["loss"], rel=1e-6)
+    assert masked["grad_norm"] == pytest.approx(without["grad_norm"], rel=1e-5)
+    assert masked["grad_norm"] != pytest.approx(whole["grad_norm"], rel=1e-2)
+    assert (masked["tokens"], whole["tokens"]) == (2.0, 5.0)  # in the loss
+    assert (masked["truncated_share"], without["truncated_share"]) == (0.5, 0.0)
+    assert found[0].batch_digest != found[1].batch_digest
+
+
+def test_a_window_of_cut_samples_alone_is_refused(tiny_folder):
+    it = Trainer(
+        tiny_model.policy(tiny_folder),
+        "solver",
+        tiny_model.config(mask_truncated_completions=True),
+    )
+    with pytest.raises(WindowError, match="all samples were cut off"):
+        train(it, Window("solver", (group("g", [20], [cut(sample([30, 31]))]),)))
 
 
 # --- what cannot be -------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ overwritten, a version that was committed but not published is published at star
 """
 
 import asyncio
+import os
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -20,7 +21,7 @@ from mmzero_async.engines.publisher import AdapterPublisher
 from mmzero_async.learner import checkpoint, model
 from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved
-from mmzero_async.learner.errors import LearnerError
+from mmzero_async.learner.errors import LearnerError, PicturesUnseen
 from mmzero_async.learner.scoring import Scored
 from mmzero_async.learner.step import StepResult, Trainer, make_deterministic
 from mmzero_async.learner.windows import Candidates, events_from
@@ -29,12 +30,12 @@ from mmzero_async.log.reader import LogReader
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.events import (
     ROLES,
-    Event,
     GroupRejected,
     PolicyPublished,
     Rewarded,
     Role,
     StepCommitted,
+    WorkerFailed,
 )
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import TransportError
@@ -57,7 +58,7 @@ class Learner:
         base_folder: Path,
     ) -> None:
         self.config: Config = setting.config
-        self.run_dir, self.logger = setting.run_dir, setting.logger
+        self.run_dir, self.logger, self.worker = setting.run_dir, setting.logger, setting.worker
         self.client, self.engine, self.reader = client, engine, reader
         self.publisher = AdapterPublisher(engine)
         self.pipeline = Pipeline()
@@ -67,6 +68,7 @@ class Learner:
         self.trainers: dict[Role, Trainer] = {}
         self.saved: dict[Role, Saved] = {}
         self.waited = 0.0
+        self.looked: dict[Role, int] = {}  # the last step whose pictures were found to matter
 
     # --- start ---------------------------------------------------------------------------------
 
@@ -133,7 +135,12 @@ class Learner:
         version = self.pipeline.policies.version(role) + 1
         started = time.monotonic()
         try:
+            figures = await asyncio.to_thread(self._look, role, window, number)
             result, saved = await asyncio.to_thread(self._train, role, window, version)
+        except PicturesUnseen as error:
+            failed = WorkerFailed(worker=self.worker, role="learner", error=str(error))
+            await self.client.append([failed])
+            raise
         except LearnerError as error:
             self.logger.error("window rejected", role=role, step=number, error=str(error))
             detail = str(error)[:500]
@@ -154,14 +161,16 @@ class Learner:
         staleness = [version - 1 - scored.group.version for scored in chosen]
         metrics = {
             **result.metrics,
+            **figures,
             "seconds": seconds,
             "waited_seconds": self.waited,
             "staleness_max": float(max(staleness)),
             "staleness_mean": sum(staleness) / len(staleness),
         }
         self.waited = 0.0
-        committed = committed_step(role, number, version, chosen, result, saved, metrics)
-        await self.client.append(committed)
+        rewarded, step = committed_step(role, number, version, chosen, result, saved, metrics)
+        paced = self.pipeline.pace.decide(step, self.config.admission)
+        await self.client.append([*rewarded, step, *([paced] if paced else [])])
         self.catch_up()
         self.saved[role] = saved
         self.logger.info(
@@ -174,10 +183,30 @@ class Learner:
             loss=round(result.loss, 5),
             reward=round(result.metrics["reward_mean"], 4),
         )
+        if paced is not None:
+            self.logger.warning(
+                "staleness relaxed" if paced.reason == "calm" else "staleness tightened",
+                role=role,
+                step=number,
+                eta=paced.eta,
+                before=paced.before,
+                reason=paced.reason,
+                figure=paced.figure,
+                bound=paced.bound,
+            )
         await self.publish(role)
         kept = self.config.learner.keep_checkpoints
         if kept:
             await asyncio.to_thread(checkpoint.prune, self.run_dir, role, kept)
+
+    def _look(self, role: Role, window: Window, number: int) -> dict[str, float]:
+        """At start and every so many steps: whether the replies depend on their pictures."""
+        every, last = self.config.learner.canary_steps, self.looked.get(role)
+        if not every or (last is not None and number - last < every):
+            return {}
+        figures = self.trainers[role].check_pictures(window, self.reader.blob)
+        self.looked[role] = number
+        return figures
 
     def _train(self, role: Role, window: Window, version: int) -> tuple[StepResult, Saved]:
         trainer = self.trainers[role]
@@ -233,9 +262,9 @@ def committed_step(
     result: StepResult,
     saved: Saved,
     metrics: dict[str, float],
-) -> list[Event]:
+) -> tuple[list[Rewarded], StepCommitted]:
     """The events that make a step true, to be appended together: rewards first, then the step."""
-    rewarded: list[Event] = [
+    rewarded = [
         Rewarded(
             role=role,
             group=scored.group.id,
@@ -258,7 +287,7 @@ def committed_step(
         batch_digest=result.batch_digest,
         metrics=metrics,
     )
-    return [*rewarded, step]
+    return rewarded, step
 
 
 async def serve(setting: Setting, log_url: str) -> None:
@@ -288,7 +317,8 @@ def main() -> int:
     except (TransportError, EngineError, LearnerError, LogError) as error:
         setting.logger.error("learner stopped", error=str(error))
         print(f"learner: {error}", file=sys.stderr)
-        return 1
+        # Another start would see no more of the pictures: the supervisor ends the run.
+        return os.EX_CONFIG if isinstance(error, PicturesUnseen) else 1
 
 
 if __name__ == "__main__":

@@ -13,5 +13,9 @@ class StepError(LearnerError, RuntimeError):
     """A step that was not taken; the policy is as it was before."""
 
 
+class PicturesUnseen(LearnerError, RuntimeError):
+    """The policy says the same whatever its pictures show: training on would teach nothing true."""
+
+
 class CheckpointError(LearnerError, RuntimeError):
     """A checkpoint that is missing, damaged or of another shape than the model."""

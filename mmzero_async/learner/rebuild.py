@@ -8,14 +8,24 @@ from dataclasses import dataclass, field
 
 from mmzero_async.config import Config, from_json
 from mmzero_async.learner.batch import Window
+from mmzero_async.learner.scoring import Scored
 from mmzero_async.learner.windows import Candidates, Events
+from mmzero_async.projections.lineage import CompleteGroup
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.roles.filters import Rejection
-from mmzero_async.schemas.events import GroupRejected, Rewarded, Role, RunStarted, StepCommitted
+from mmzero_async.schemas.events import (
+    AnyEvent,
+    GroupRejected,
+    Paced,
+    Rewarded,
+    Role,
+    RunStarted,
+    StepCommitted,
+)
 from mmzero_async.schemas.record import Record
 
 MAX_DIFFERENCES = 100
-_NOT_FROM_THE_LOG = ("untrainable",)  # decided by the model's own arithmetic
+NOT_FROM_THE_LOG = ("untrainable",)  # decided by the model's own arithmetic
 
 
 @dataclass(slots=True)
@@ -30,6 +40,7 @@ class Rebuild:
     differences: list[str] = field(default_factory=list)
     grader: str = ""  # what the run compared answers by; another than ours may explain differences
     _candidates: Candidates = field(default_factory=lambda: Candidates(Config()))
+    _called_for: Paced | None = None
     _rewarded: dict[tuple[Role, str], Rewarded] = field(default_factory=dict)
 
     @property
@@ -37,13 +48,15 @@ class Rebuild:
         """The run's own, from its first event."""
         return self._candidates.config
 
-    def window(self, role: Role) -> Window:
+    def window(self, role: Role) -> tuple[Window, list[Scored]]:
         """What the role's next step would be trained on, as the log stands."""
         self._candidates.refresh(self.pipeline, self.events)
-        return self._candidates.window(role, self.events)[0]
+        return self._candidates.window(role, self.events)
 
-    def apply(self, record: Record) -> None:
+    def apply(self, record: Record) -> list[CompleteGroup]:
+        """Returns the groups that the event completed."""
         event = record.event()
+        self._check_pace(record.offset, event)
         match event:
             case RunStarted():
                 self._candidates = Candidates(from_json(event.config))
@@ -56,12 +69,20 @@ class Rebuild:
                 self._check_rejection(record.offset, event)
             case _:
                 pass
-        self.pipeline.apply(record.offset, event)
+        return self.pipeline.apply(record.offset, event)[1]
+
+    def _check_pace(self, offset: int, event: AnyEvent) -> None:
+        """A step's decision on the pace stands right behind it, and no other does."""
+        called_for, self._called_for = self._called_for, None
+        said = event if isinstance(event, Paced) else None
+        if said != called_for:
+            self._differs(f"offset {offset}: the pace is {said} in the log, {called_for} rebuilt")
 
     def _check_step(self, offset: int, step: StepCommitted) -> None:
         self._candidates.refresh(self.pipeline, self.events)
         _, chosen = self._candidates.window(step.role, self.events)
         self.windows += 1
+        self._called_for = self.pipeline.pace.decide(step, self.config.admission)
         where = f"offset {offset}: {step.role} step {step.step}"
         groups = [scored.group.id for scored in chosen]
         if groups != step.groups:
@@ -85,7 +106,7 @@ class Rebuild:
     def _check_rejection(self, offset: int, event: GroupRejected) -> None:
         self.rejections += 1
         group = self.pipeline.book.ready[event.role].get(event.group)
-        if group is None or event.reason in _NOT_FROM_THE_LOG:
+        if group is None or event.reason in NOT_FROM_THE_LOG:
             return  # a group that was never ready is the audit's finding
         verdict = self._candidates.judge(group, self.pipeline, self.events)
         reason = verdict.reason if isinstance(verdict, Rejection) else "none"

@@ -10,12 +10,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mmzero_async.config import LearnerConfig, RoleLearning
-from mmzero_async.learner import checkpoint
+from mmzero_async.learner import canary, checkpoint
 from mmzero_async.learner.batch import Batch, Blobs, MicroBatch, Window, batch_digest, build
 from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.errors import CheckpointError, StepError
@@ -30,6 +31,7 @@ from mmzero_async.learner.losses import (
 from mmzero_async.learner.losses.corrections import second_moment_cutoff, squares
 from mmzero_async.learner.losses.seen import look
 from mmzero_async.learner.model import PolicyModel, Views
+from mmzero_async.roles.filters import truncated
 from mmzero_async.schemas.events import Role
 
 
@@ -84,7 +86,13 @@ class Trainer:
         if window.role != self.role:
             raise StepError(f"a {window.role} window was given to the {self.role}'s trainer")
         started = time.perf_counter()
-        batch = build(window, blobs, self.model.spec, self.config.micro_batch_tokens)
+        batch = build(
+            window,
+            blobs,
+            self.model.spec,
+            self.config.micro_batch_tokens,
+            mask_truncated=self.config.mask_truncated_completions,
+        )
         self.model.activate(self.role)
         try:
             sums, versions = self._accumulate(batch)
@@ -100,17 +108,22 @@ class Trainer:
             self.version += 1
         finally:
             self._optimizer.zero_grad(set_to_none=True)
-        rewards = torch.tensor([r for g in window.groups for r in g.rewards], dtype=torch.float64)
+        rewards, advantages = _all(window, "rewards"), _all(window, "advantages")
+        samples = [sample for g in window.groups for sample in g.generation.samples]
         metrics = {
             "loss": sums.loss,
             **sums.metrics(),
             **versions.metrics(),
+            **versions.shares(sums),
             "grad_norm": gradient_norm,
             "lr": float(self._optimizer.param_groups[0]["lr"]),
             "groups": float(len(window.groups)),
             "samples": float(len(rewards)),
             "reward_mean": float(rewards.mean()),
             "reward_std": float(rewards.std(correction=0)),
+            "advantage_std": float(advantages.std(correction=0)),
+            "advantage_max": float(advantages.abs().max()),
+            "truncated_share": sum(map(truncated, samples)) / max(1, len(samples)),
         }
         return StepResult(
             loss=sums.loss,
@@ -119,6 +132,19 @@ class Trainer:
             seconds=time.perf_counter() - started,
             padded_tokens=sum(m.input_ids.numel() for m in batch.micro_batches),
         )
+
+    def check_pictures(self, window: Window, blobs: Blobs) -> dict[str, float]:
+        """Figures of how much the window's replies depend on their pictures; none without pictures.
+
+        PicturesUnseen when they do not at all, WindowError for a window that is no tensors.
+        """
+        batch = build(window, blobs, self.model.spec, self.config.micro_batch_tokens)
+        self.model.activate(self.role)
+        found = canary.dependence(self.model, batch)
+        if found is None:
+            return {}
+        canary.check(found, f"{self.role}, window that begins with group {window.groups[0].group}")
+        return found.metrics()
 
     def save(self, run: Path, version: int) -> Saved:
         """The policy and its optimiser as a version of the run (0: the initial policy)."""
@@ -172,7 +198,7 @@ class Trainer:
         return Tokens(
             logprobs=logprobs,
             behaviour=micro.behaviour.to(device),
-            mask=micro.mask.to(device),
+            mask=(micro.mask & micro.in_loss[:, None]).to(device),
             advantages=micro.advantages.to(device),
             reference=reference,
             staleness=(self.version - micro.versions).to(device),
@@ -226,6 +252,11 @@ class Trainer:
             place = torch.device("cpu") if moment == "step" else parameter.device
             state.setdefault(name, {})[moment] = value.to(place)
         return state
+
+
+def _all(window: Window, name: Literal["rewards", "advantages"]) -> Tensor:
+    """float64 [samples of the window]"""
+    return torch.tensor([v for g in window.groups for v in getattr(g, name)], dtype=torch.float64)
 
 
 def _finite(value: float) -> bool:

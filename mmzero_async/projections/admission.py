@@ -2,12 +2,14 @@
 
 After AReaL (arXiv 2505.24298): a role may have at most (eta + 1) steps' worth of groups ahead of
 the learner, counting those still being made. As trained groups leave both sides of that
-inequality, no version number appears in it.
+inequality, no version number appears in it. eta is the configured one, or less where the log says
+so (pace.py).
 """
 
 from mmzero_async.config import AdmissionConfig, LearnerConfig, RoleLearning
 from mmzero_async.projections.groups import GroupBook
 from mmzero_async.projections.lineage import Lineage
+from mmzero_async.projections.pace import Pace
 from mmzero_async.schemas.events import ROLES, Role
 
 
@@ -21,6 +23,7 @@ def open_groups(lineage: Lineage) -> dict[Role, int]:
 def admits_prompt(
     lineage: Lineage,
     book: GroupBook,
+    pace: Pace,
     leased_prompts: int,
     admission: AdmissionConfig,
     learner: LearnerConfig,
@@ -32,7 +35,7 @@ def admits_prompt(
     for role in ROLES:
         learning = role_learning(learner, role)
         ahead = len(book.ready[role]) + running[role]
-        if learning.train and ahead >= (admission.eta + 1) * learning.groups:
+        if learning.train and ahead >= (pace.eta(role, admission) + 1) * learning.groups:
             return False
     return True
 

@@ -88,7 +88,12 @@ class PipelineDispatcher:
         pipeline, config = self.pipeline, self.config
         leased = len(self._leased_prompts)
         if not admits_prompt(
-            pipeline.lineage, pipeline.book, leased, config.admission, config.learner
+            pipeline.lineage,
+            pipeline.book,
+            pipeline.pace,
+            leased,
+            config.admission,
+            config.learner,
         ):
             return None
         settled = pipeline.lineage.settled_prompts

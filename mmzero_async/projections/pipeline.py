@@ -1,4 +1,4 @@
-"""The whole pipeline as one state: lineage, groups and policies, fed record by record.
+"""The whole pipeline as one state: lineage, groups, policies and pace, fed record by record.
 
 The log server asks it for due work, the learner for ready groups, the command line for counts:
 three readers, one state machine.
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from mmzero_async.projections.groups import GroupBook, Policies
 from mmzero_async.projections.lineage import CompleteGroup, Lineage
+from mmzero_async.projections.pace import Pace
 from mmzero_async.schemas.events import AnyEvent, RunFinished, RunStarted
 from mmzero_async.schemas.work import Work
 
@@ -17,6 +18,7 @@ class Pipeline:
     lineage: Lineage = field(default_factory=Lineage)
     book: GroupBook = field(default_factory=GroupBook)
     policies: Policies = field(default_factory=Policies)
+    pace: Pace = field(default_factory=Pace)
     started: RunStarted | None = None
     finished: RunFinished | None = None
     next_offset: int = 0
@@ -37,4 +39,5 @@ class Pipeline:
         self.book.add(complete)
         self.book.apply(event)
         self.policies.apply(event)
+        self.pace.apply(event)
         return due, complete

@@ -12,6 +12,7 @@ from mmzero_async.schemas.events import (
     Evaluated,
     Generation,
     Measured,
+    Paced,
     Proposed,
     Rendered,
     Rewarded,
@@ -65,6 +66,7 @@ class Report:
     evaluations: list[Evaluated] = field(default_factory=list)
     figures: dict[str, dict[str, float]] = field(default_factory=dict)  # newest Measured a source
     peaks: dict[str, float] = field(default_factory=dict)  # largest figure named peak_*
+    paced: dict[Role, list[Paced]] = field(default_factory=lambda: {r: [] for r in ROLES})
     failures: Counter[str] = field(default_factory=Counter)
     generating: BusyTime = field(default_factory=BusyTime)
     learning: BusyTime = field(default_factory=BusyTime)
@@ -95,6 +97,8 @@ class Report:
                 self.reward[event.role].extend(event.rewards)
             case StepCommitted():
                 self._step(event, now)
+            case Paced():
+                self.paced[event.role].append(event)
             case Evaluated():
                 self.evaluations.append(event)
             case Measured():
@@ -145,6 +149,10 @@ class Report:
     def render_success(self) -> float:
         total = sum(self.renders.values())
         return self.renders[""] / total if total else math.nan
+
+    def figure_of(self, role: Role, name: str) -> list[float]:
+        """A metric of the role's steps, of those that have it."""
+        return [metrics[name] for metrics in self.curves[role].metrics if name in metrics]
 
     def busy_share(self) -> dict[str, float]:
         """Share of the run's time in which at least one generation, or a learner step, ran."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 import torch
+from torch import Tensor
 
 from mmzero_async.learner.losses.seen import Tokens, bounded
 
@@ -25,15 +26,15 @@ class TokenSums:
     surprise: float = 0.0
     kl: float = 0.0
     causes: Mapping[str, float] = field(default_factory=dict)  # touched tokens by cause
+    older_touched: Mapping[str, float] = field(default_factory=dict)  # of older versions alone
 
     def __add__(self, other: "TokenSums") -> "TokenSums":
-        names = [f.name for f in fields(self) if f.name != "causes"]
-        causes = {
-            name: self.causes.get(name, 0.0) + other.causes.get(name, 0.0)
-            for name in dict.fromkeys([*self.causes, *other.causes])
-        }
-        added = {name: getattr(self, name) + getattr(other, name) for name in names}
-        return TokenSums(**added, causes=causes)
+        names = [f.name for f in fields(self) if f.name not in ("causes", "older_touched")]
+        return TokenSums(
+            **{name: getattr(self, name) + getattr(other, name) for name in names},
+            causes=_added(self.causes, other.causes),
+            older_touched=_added(self.older_touched, other.older_touched),
+        )
 
     def metrics(self) -> dict[str, float]:
         """Means over tokens.
@@ -61,39 +62,83 @@ class TokenSums:
         }
 
 
+def _added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    names = dict.fromkeys([*one, *other])
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class AgeSums:
+    """Sums over the tokens of one age; x = log pi - log mu."""
+
+    tokens: float = 0.0
+    k1: float = 0.0  # -x
+    k3: float = 0.0  # e^x - x - 1
+    error: float = 0.0  # e^|x|
+    distance: float = 0.0  # |x|
+    ratio: float = 0.0
+    ratio_squared: float = 0.0
+    farthest: float = 0.0  # largest |x|
+
+    def __add__(self, other: "AgeSums") -> "AgeSums":
+        added = [getattr(self, f.name) + getattr(other, f.name) for f in fields(self)[:-1]]
+        return AgeSums(*added, max(self.farthest, other.farthest))
+
+    def metrics(self, kl: str, age: str) -> dict[str, float]:
+        n = self.tokens
+        return {
+            kl: self.k3 / n,
+            f"prob_error_{age}": self.error / n,
+            f"k1_{age}": self.k1 / n,
+            f"log_ratio_abs_{age}": self.distance / n,
+            f"log_ratio_max_{age}": self.farthest,
+            f"ess_{age}": self.ratio**2 / (n * self.ratio_squared) if self.ratio_squared else 0.0,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class VersionSums:
     """Mismatch (tokens of the current version) kept apart from drift (tokens of older ones)."""
 
-    same: float = 0.0  # tokens
-    same_kl: float = 0.0
-    same_error: float = 0.0
-    older: float = 0.0  # tokens
-    older_kl: float = 0.0
-    older_error: float = 0.0
+    same: AgeSums = AgeSums()
+    older: AgeSums = AgeSums()
     staleness: float = 0.0
 
     def __add__(self, other: "VersionSums") -> "VersionSums":
-        return VersionSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return VersionSums(
+            self.same + other.same, self.older + other.older, self.staleness + other.staleness
+        )
 
     def metrics(self) -> dict[str, float]:
         """Means over tokens; a kind of token that the window lacks has no mean and no key.
 
         - older_share, token_staleness_mean: how much of the window is how old.
-        - mismatch_kl_same_version, prob_error_same_version: mean (r - log r - 1) and exp|log r|
-          where engine and trainer hold the same weights, so any difference is a defect of
-          arithmetic: healthy near 0 and up to 1.05.
-        - drift_kl_older_versions, prob_error_older_versions: the same where the policy has moved
-          on since; what mismatch there is comes on top.
+        - mismatch_kl_same_version (k3), prob_error_, k1_, log_ratio_abs_, log_ratio_max_ and
+          ess_same_version: where engine and trainer hold the same weights, so any difference is a
+          defect of arithmetic: healthy near 0, the error up to 1.05.
+        - drift_kl_older_versions (k3), .._older_versions: the same where the policy has moved on
+          since; what mismatch there is comes on top.
         """
-        n = max(self.same + self.older, 1.0)
-        found = {"older_share": self.older / n, "token_staleness_mean": self.staleness / n}
-        if self.same:
-            found["mismatch_kl_same_version"] = self.same_kl / self.same
-            found["prob_error_same_version"] = self.same_error / self.same
-        if self.older:
-            found["drift_kl_older_versions"] = self.older_kl / self.older
-            found["prob_error_older_versions"] = self.older_error / self.older
+        n = max(self.same.tokens + self.older.tokens, 1.0)
+        found = {
+            "older_share": self.older.tokens / n,
+            "token_staleness_mean": self.staleness / n,
+        }
+        if self.same.tokens:
+            found |= self.same.metrics("mismatch_kl_same_version", "same_version")
+        if self.older.tokens:
+            found |= self.older.metrics("drift_kl_older_versions", "older_versions")
+        return found
+
+    def shares(self, sums: TokenSums) -> dict[str, float]:
+        """What clips, caps and masks touched of each age, by cause: <cause>_share_<age>."""
+        found = {}
+        for cause, older in sums.older_touched.items():
+            touched = sums.clipped if cause == "clipped" else sums.causes[cause]
+            if self.same.tokens:
+                found[f"{cause}_share_same_version"] = (touched - older) / self.same.tokens
+            if self.older.tokens:
+                found[f"{cause}_share_older_versions"] = older / self.older.tokens
         return found
 
 
@@ -102,15 +147,26 @@ def version_sums(tokens: Tokens) -> VersionSums:
     if tokens.staleness is None:
         raise ValueError("figures by version need each token's staleness")
     mask, age = tokens.mask, tokens.staleness
-    same_version, older_version = mask & (age <= 0), mask & (age > 0)
     log_ratio = bounded(
         torch.where(mask, tokens.logprobs.detach() - tokens.behaviour, 0.0)
     ).double()
-    divergence = log_ratio.exp() - log_ratio - 1.0
-    error = log_ratio.abs().exp()
+    ratio, distance = log_ratio.exp(), log_ratio.abs()
     terms = [
-        (term * chosen).sum()
-        for chosen in (same_version, older_version)
-        for term in (torch.ones_like(error), divergence, error)
+        torch.ones_like(ratio),
+        -log_ratio,
+        ratio - log_ratio - 1.0,
+        distance.exp(),
+        distance,
+        ratio,
+        ratio.square(),
     ]
-    return VersionSums(*torch.stack([*terms, (age * older_version).sum().double()]).tolist())
+    ages = []
+    for chosen in (mask & (age <= 0), mask & (age > 0)):
+        sums = torch.stack([(term * chosen).sum() for term in terms]).tolist()
+        ages.append(AgeSums(*sums, float((distance * chosen).max())))
+    return VersionSums(ages[0], ages[1], float((age * (mask & (age > 0))).sum()))
+
+
+def of_older(mask: Tensor, staleness: Tensor | None) -> Tensor:
+    """[B, T] bool: sampled tokens of older versions; none where ages are not told."""
+    return torch.zeros_like(mask) if staleness is None else mask & (staleness > 0)

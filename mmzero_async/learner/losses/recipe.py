@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmzero_async.learner.losses.corrections import Correction, SecondMomentMask
 from mmzero_async.learner.losses.denominators import Denominator, token_share
-from mmzero_async.learner.losses.figures import TokenSums
+from mmzero_async.learner.losses.figures import TokenSums, of_older
 from mmzero_async.learner.losses.objectives import Objective
 from mmzero_async.learner.losses.penalties import Penalty, ReferenceKL
 from mmzero_async.learner.losses.proximal import Proximal, log_proximal
@@ -63,7 +63,8 @@ class Recipe:
 
         share = token_share(seen.mask, whole, self.denominator, per_token.dtype)
         contribution = per_token * seen.weighing * share
-        return contribution.sum(), _sums(seen, contribution, kl, causes)
+        older = of_older(seen.mask, tokens.staleness)
+        return contribution.sum(), _sums(seen, contribution, kl, causes, older)
 
 
 def policy_ratio(seen: Seen, level: Level) -> Tensor:
@@ -73,7 +74,9 @@ def policy_ratio(seen: Seen, level: Level) -> Tensor:
     return mean_of_sample(seen.to_proximal, seen.weighing).exp()
 
 
-def _sums(seen: Seen, loss: Tensor, kl: Tensor, causes: dict[str, Tensor]) -> TokenSums:
+def _sums(
+    seen: Seen, loss: Tensor, kl: Tensor, causes: dict[str, Tensor], older: Tensor
+) -> TokenSums:
     ratio = seen.departure.exp()
     touched = {name: seen.mask & tokens for name, tokens in causes.items()}
     any_cause = torch.zeros_like(seen.mask)
@@ -90,7 +93,10 @@ def _sums(seen: Seen, loss: Tensor, kl: Tensor, causes: dict[str, Tensor]) -> To
         "surprise": -seen.logprobs,
         "kl": kl,
     }
-    everything = [*terms.values(), *touched.values()]
+    of_age = {name: older & mask for name, mask in {"clipped": any_cause, **touched}.items()}
+    everything = [*terms.values(), *touched.values(), *of_age.values()]
     sums = torch.stack([(t.detach().double() * seen.weighing).sum() for t in everything]).tolist()
     named = dict(zip(terms, sums, strict=False))
-    return TokenSums(**named, causes=dict(zip(touched, sums[len(terms) :], strict=True)))
+    by_cause = dict(zip(touched, sums[len(terms) :], strict=False))
+    by_age = dict(zip(of_age, sums[len(terms) + len(touched) :], strict=True))
+    return TokenSums(**named, causes=by_cause, older_touched=by_age)

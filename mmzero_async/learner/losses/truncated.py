@@ -4,12 +4,12 @@ The same numbers, within rounding, as a recipe of `ImportanceWeight("token", "tr
 a ratio of 1; kept as one function because the bits of committed steps are its bits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mmzero_async.learner.losses.figures import TokenSums
+from mmzero_async.learner.losses.figures import TokenSums, of_older
 from mmzero_async.learner.losses.penalties import k3
 from mmzero_async.learner.losses.seen import LOG_RATIO_LIMIT, Tokens, Whole
 
@@ -39,6 +39,7 @@ class TruncatedImportance:
             tokens=whole.tokens,
             reference=tokens.reference,
             kl_coefficient=self.kl_coefficient,
+            staleness=tokens.staleness,
         )
 
 
@@ -52,6 +53,7 @@ def truncated_importance_loss(
     tokens: int,
     reference: Tensor | None = None,
     kl_coefficient: float = 0.0,
+    staleness: Tensor | None = None,
 ) -> tuple[Tensor, TokenSums]:
     """Token-level truncated importance sampling, decoupled, for one optimiser step a window.
 
@@ -73,6 +75,7 @@ def truncated_importance_loss(
         cap: C; infinity for untruncated weights.
         tokens: N, sampled tokens in the window that this micro-batch belongs to.
         reference: [B, T] log pi_base without gradient; needed when kl_coefficient > 0.
+        staleness: int64 [B, T], versions that a token is old, for the figures.
 
     Returns:
         The scalar loss (this micro-batch's share of the window's) and the sums for its figures.
@@ -109,7 +112,9 @@ def truncated_importance_loss(
                 log_ratio.abs().exp(),
                 -logprobs,
                 kl,
+                of_older(mask, staleness) & (ratio > cap),
             )
         ]
     )
-    return loss, TokenSums(*sums.tolist())
+    *found, older_clipped = sums.tolist()
+    return loss, replace(TokenSums(*found), older_touched={"clipped": older_clipped})
