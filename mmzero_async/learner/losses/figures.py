@@ -82,7 +82,7 @@ class AgeSums:
 
     def __add__(self, other: "AgeSums") -> "AgeSums":
         added = [getattr(self, f.name) + getattr(other, f.name) for f in fields(self)[:-1]]
-        return AgeSums(*added, max(self.farthest, other.farthest))
+        return AgeSums(*[*added, max(self.farthest, other.farthest)])
 
     def metrics(self, kl: str, age: str) -> dict[str, float]:
         n = self.tokens
@@ -163,7 +163,7 @@ def version_sums(tokens: Tokens) -> VersionSums:
     ages = []
     for chosen in (mask & (age <= 0), mask & (age > 0)):
         sums = torch.stack([(term * chosen).sum() for term in terms]).tolist()
-        ages.append(AgeSums(*sums, float((distance * chosen).max())))
+        ages.append(AgeSums(*[*sums, float((distance * chosen).max())]))
     return VersionSums(ages[0], ages[1], float((age * (mask & (age > 0))).sum()))
 
 
