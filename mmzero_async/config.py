@@ -94,6 +94,8 @@ class ProposerConfig(_Section, frozen=True, kw_only=True):
     diversity_cap: float = 0.5
     diversity_threshold: float = 0.25
     diversity_weights: tuple[float, float, float] = (0.45, 0.20, 0.35)
+    memory_weight: float = 0.0  # times the largest BLEU with a caption of the steps before; 0: off
+    memory_steps: Annotated[int, msgspec.Meta(ge=1, le=32)] = 5
     unparseable: float = -1.0
 
 

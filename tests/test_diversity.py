@@ -2,6 +2,7 @@
 
 import itertools
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -13,8 +14,8 @@ from mmzero_async.roles.diversity import (
     bleu_distances,
     bleu_matrix,
     cluster_shares,
-    content_type_of,
     diversity_penalties,
+    memory_penalties,
     type_penalties,
 )
 from mmzero_async.schemas.events import Proposal
@@ -29,17 +30,6 @@ def test_a_type_over_half_of_the_batch_pays_by_its_excess() -> None:
 def test_a_batch_of_one_type_pays_nothing_for_it() -> None:
     assert type_penalties([proposal()] * 4, PROPOSER) == [0.0] * 4
     assert type_penalties([], PROPOSER) == []
-
-
-def test_the_type_other_is_read_off_the_caption() -> None:
-    for caption, kind in (
-        ("A flowchart of a login", "diagram"),
-        ("Stacked bar chart", "data_chart"),
-        ("A right triangle ABC", "geometry"),
-        ("A poem", "other"),
-    ):
-        assert content_type_of(proposal(caption, "other")) == kind
-    assert content_type_of(proposal("A bar chart", "map")) == "map"
 
 
 A = proposal("a b c d e f", easy_question="g h i j k", hard_question="l m n o p")
@@ -208,3 +198,41 @@ def test_short_texts_that_are_equal_are_alike_and_others_are_not() -> None:
     assert cluster_shares(["", ""], 0.25) == pytest.approx([1.0, 1.0])
     assert cluster_shares(["x"], 0.25).tolist() == [1.0]
     assert cluster_shares([], 0.25).tolist() == []
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+REMEMBERING = msgspec.structs.replace(PROPOSER, memory_weight=0.4)
+
+
+def test_a_caption_pays_for_the_remembered_one_that_it_is_most_like() -> None:
+    near, far = "a b c d e f g h", "q r s t u v w x"
+    batch = [proposal(near), proposal(far)]
+    # The first eight words are the same, the ninth is new: precisions 8/8, 7/7, 6/6, 5/5 one way
+    # with brevity exp(1 - 9/8); 8/9, 7/8, 6/7, 5/6 the other way.
+    bleu = (np.exp(1 - 9 / 8) + (8 / 9 * 7 / 8 * 6 / 7 * 5 / 6) ** 0.25) / 2
+    penalties = memory_penalties(batch, ["1 2 3 4", near + " i"], REMEMBERING)
+    assert penalties == pytest.approx([0.4 * bleu, 0.0], abs=1e-9)
+    assert memory_penalties(batch, [near], REMEMBERING) == pytest.approx([0.4, 0.0])
+
+
+def test_without_a_weight_or_a_memory_nothing_is_remembered() -> None:
+    assert memory_penalties([A], [A.caption], PROPOSER) == []
+    assert memory_penalties([A], [], REMEMBERING) == memory_penalties([], ["x"], REMEMBERING) == []
+    context = batch_context([proposed(A, B, group="g1")], REMEMBERING, [B.caption])
+    assert context.memory_penalties == pytest.approx({"g1.s0": 0.0, "g1.s1": 0.4})
+
+
+@settings(deadline=None)
+@given(st.lists(WORDS.map(" ".join), min_size=1, max_size=6), WORDS.map(" ".join), st.randoms())
+def test_a_longer_memory_never_costs_less_and_its_order_does_not_matter(
+    memory: list[str], caption: str, rng: object
+) -> None:
+    [all_of_it] = memory_penalties([proposal(caption)], memory, REMEMBERING)
+    [part] = memory_penalties([proposal(caption)], memory[:1], REMEMBERING)
+    assert 0.0 <= part <= all_of_it + 1e-12 <= 0.4 + 1e-9
+    shuffled = list(memory)
+    rng.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert memory_penalties([proposal(caption)], shuffled, REMEMBERING) == pytest.approx(
+        [all_of_it]
+    )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmzero_async.roles import coder, diversity, proposer, solver
+from mmzero_async.roles import coder, content_types, proposer, solver
 
 # --- proposer ---------------------------------------------------------------------------------
 
@@ -81,9 +81,9 @@ def test_each_block_is_demanded_and_must_not_be_empty(tag: str) -> None:
     assert proposer.parse(blocks().replace(f"</{tag}>", "")).failure == f"missing:{tag}"
 
 
-@pytest.mark.parametrize("kind", diversity.CONTENT_TYPES)
+@pytest.mark.parametrize("kind", content_types.CONTENT_TYPES)
 def test_every_content_type_of_the_method_is_known(kind: str) -> None:
-    assert len(diversity.CONTENT_TYPES) == 7
+    assert len(content_types.CONTENT_TYPES) == 7
     proposal = proposer.parse(blocks(content_type=kind.replace("_", " ").upper())).proposal
     assert proposal is not None and proposal.content_type == kind
 

@@ -214,6 +214,25 @@ def test_a_proposer_window_is_penalised_for_likeness_over_all_its_groups() -> No
         assert [terms["likeness"] for terms in scored.terms] == [-0.5, -0.5]
 
 
+def test_a_proposer_window_pays_for_captions_of_the_steps_before_as_far_back_as_asked() -> None:
+    captions = ["a b c d e f", "u v w x y z", "a b c d e f", "g h i j k l"]
+    log = Log([event for i, text in enumerate(captions) for event in different(f"g{i}", text)])
+    for number in (1, 2):
+        log.add(step("proposer", number, [f"g{number - 1}"]))
+
+    def memory(steps: int, weight: float) -> list[float | None]:
+        asked = [f"proposer.memory_weight={weight}", f"proposer.memory_steps={steps}"]
+        candidates = Candidates(load(overrides=[*SMALL, *asked]))
+        candidates.refresh(log.pipeline, log.of)
+        _, chosen = candidates.window("proposer", log.of)
+        assert [scored.group.id for scored in chosen] == ["g2", "g3"]
+        return [terms.get("memory") for scored in chosen for terms in scored.terms]
+
+    assert memory(5, 0.3) == pytest.approx([-0.3, -0.3, 0.0, 0.0])
+    assert memory(1, 0.3) == pytest.approx([0.0] * 4)  # g0 is two steps back
+    assert memory(5, 0.0) == [None] * 4  # off: no term at all, as in old logs
+
+
 def test_a_group_that_the_penalties_make_level_is_trained_on_with_no_advantage() -> None:
     # 1.0 against .5 before; likeness takes .5 from the two that are like the other group's.
     other = ProposalOutcome(

@@ -16,7 +16,7 @@ from mmzero_async.learner.errors import LearnerError
 from mmzero_async.learner.rerun import Moment, Taken, moment_of, take
 from mmzero_async.learner.scoring import Scored, score
 from mmzero_async.learner.settings import other_settings
-from mmzero_async.learner.windows import Candidates, Events, events_from, final_form
+from mmzero_async.learner.windows import Candidates, Events, captions, events_from, final_form
 from mmzero_async.log.reader import LogReader
 from mmzero_async.projections.admission import role_learning
 from mmzero_async.roles.filters import Rejection
@@ -93,7 +93,8 @@ def _scored_again(
             kept.append(verdict)
         else:
             left_out[scored.group.id] = f"{verdict.reason}: {verdict.detail}"
-    return final_form(moment.window.role, kept, events, config), left_out
+    memory = captions(moment.pipeline.book.remembered, events, config)
+    return final_form(moment.window.role, kept, events, config, memory), left_out
 
 
 def _fates(moment: Moment, other: Config, events: Events) -> list[Fate]:

@@ -4,7 +4,7 @@ Complete groups are looked at oldest first. What a filter refuses, or has grown 
 rejected for good by an event; what passes waits until its role has a full window.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mmzero_async.config import Config
@@ -17,7 +17,7 @@ from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.roles.advantages import window_advantages
 from mmzero_async.roles.diversity import batch_context
 from mmzero_async.roles.filters import Rejection
-from mmzero_async.schemas.events import ROLES, AnyEvent, GroupRejected, Role
+from mmzero_async.schemas.events import ROLES, AnyEvent, GroupRejected, Proposed, Role
 
 Events = Callable[[CompleteGroup], list[AnyEvent]]
 
@@ -35,11 +35,13 @@ class Candidates:
     passed: dict[Role, dict[str, Scored]] = field(
         default_factory=lambda: {role: {} for role in ROLES}
     )
+    _remembered: Sequence[list[CompleteGroup]] = ()
     _rejecting: set[tuple[Role, str]] = field(default_factory=set)
 
     def refresh(self, pipeline: Pipeline, events: Events) -> list[GroupRejected]:
         """Takes in what has become ready; returns the rejections to be committed."""
         rejections = []
+        self._remembered = pipeline.book.remembered
         for role in ROLES:
             ready = pipeline.book.ready[role]
             waiting = self.passed[role]
@@ -90,14 +92,37 @@ class Candidates:
         """The oldest groups of a role, scored in their final form."""
         count = role_learning(self.config.learner, role).groups
         chosen = list(self.passed[role].values())[:count]
-        chosen = final_form(role, chosen, events, self.config)
+        memory = captions(self._remembered, events, self.config) if role == "proposer" else []
+        chosen = final_form(role, chosen, events, self.config, memory)
         return Window(role, tuple(scored.batch() for scored in chosen)), chosen
 
 
-def final_form(role: Role, chosen: list[Scored], events: Events, config: Config) -> list[Scored]:
-    """A window's groups as they are trained on: what compares them with each other is added."""
+def captions(steps: Sequence[list[CompleteGroup]], events: Events, config: Config) -> list[str]:
+    """Those of the newest proposer steps, as far back as the configuration remembers."""
+    wanted = config.proposer
+    remembered = list(steps)[-wanted.memory_steps :] if wanted.memory_weight else []
+    return [
+        outcome.proposal.caption
+        for step in remembered
+        for group in step
+        for event in events(group)
+        if isinstance(event, Proposed)
+        for outcome in event.outcomes
+        if outcome.proposal is not None
+    ]
+
+
+def final_form(
+    role: Role,
+    chosen: list[Scored],
+    events: Events,
+    config: Config,
+    memory: Sequence[str] = (),
+) -> list[Scored]:
+    """A window's groups as they are trained on: what compares them with each other, and proposals
+    with the captions of the steps before them, is added."""
     if role == "proposer":
-        chosen = _with_batch_terms(chosen, events, config)
+        chosen = _with_batch_terms(chosen, events, config, memory)
     learner = config.learner
     if learner.scale_rewards != "batch":
         return chosen
@@ -109,9 +134,11 @@ def final_form(role: Role, chosen: list[Scored], events: Events, config: Config)
     ]
 
 
-def _with_batch_terms(chosen: list[Scored], events: Events, config: Config) -> list[Scored]:
+def _with_batch_terms(
+    chosen: list[Scored], events: Events, config: Config, memory: Sequence[str]
+) -> list[Scored]:
     """The proposer's rewards again, with the penalties that compare a window's proposals."""
-    context = batch_context([scored.proposed for scored in chosen], config.proposer)
+    context = batch_context([scored.proposed for scored in chosen], config.proposer, memory)
     final = []
     for scored in chosen:
         again = score(scored.group, events(scored.group), config, context)

@@ -1,6 +1,6 @@
 """Complete groups until they are consumed: ready, then trained once or rejected with a reason."""
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from mmzero_async.projections.lineage import CompleteGroup
@@ -13,6 +13,8 @@ from mmzero_async.schemas.events import (
     StepCommitted,
 )
 
+REMEMBERED_STEPS = 32
+
 
 @dataclass(slots=True)
 class GroupBook:
@@ -23,6 +25,10 @@ class GroupBook:
     )
     trained: Counter[Role] = field(default_factory=Counter)
     rejected: Counter[tuple[Role, str]] = field(default_factory=Counter)
+    # The prompts that the newest proposer steps were trained on, oldest step first.
+    remembered: deque[list[CompleteGroup]] = field(
+        default_factory=lambda: deque(maxlen=REMEMBERED_STEPS)
+    )
 
     def add(self, groups: list[CompleteGroup]) -> None:
         for group in groups:
@@ -31,8 +37,9 @@ class GroupBook:
     def apply(self, event: AnyEvent) -> None:
         match event:
             case StepCommitted():
-                for group in event.groups:
-                    self.ready[event.role].pop(group, None)
+                gone = [self.ready[event.role].pop(group, None) for group in event.groups]
+                if event.role == "proposer":
+                    self.remembered.append([group for group in gone if group is not None])
                 self.trained[event.role] += len(event.groups)
             case GroupRejected():
                 self.ready[event.role].pop(event.group, None)

@@ -14,23 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmzero_async.config import ProposerConfig
+from mmzero_async.roles.content_types import content_type_of
 from mmzero_async.schemas.events import Proposal, Proposed
 from mmzero_async.schemas.ids import proposal_id
 
-CONTENT_TYPES = ("data_chart", "diagram", "geometry", "timeline", "map", "table", "other")
 ORDERS = 4  # n-gram lengths in BLEU
 SMOOTHING = 0.1  # method 1: the count that stands in for no match
 DIVERSITY_SCALE = 0.5
-
-# What a caption is about when its tag says "other"; the first line with a word in it decides.
-_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("diagram", ("flowchart", "flow chart", "diagram", "org chart", "circuit", "state machine")),
-    ("data_chart", ("chart", "plot", "histogram", "heatmap", "treemap", "bars", "scatter")),
-    ("timeline", ("timeline", "gantt", "schedule", "calendar")),
-    ("geometry", ("triangle", "circle", "angle", "radius", "polygon", "perpendicular", "square")),
-    ("table", ("table", "spreadsheet", "rows and columns")),
-    ("map", ("map", "region", "country", "route")),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +29,14 @@ class BatchContext:
 
     type_penalties: dict[str, float] = field(default_factory=dict)
     diversity_penalties: dict[str, float] = field(default_factory=dict)
+    memory_penalties: dict[str, float] = field(default_factory=dict)  # empty when that is off
 
 
-def batch_context(groups: Sequence[Proposed], config: ProposerConfig) -> BatchContext:
-    """Both penalties of every parsed proposal of the groups of a window."""
+def batch_context(
+    groups: Sequence[Proposed], config: ProposerConfig, memory: Sequence[str] = ()
+) -> BatchContext:
+    """The penalties of every parsed proposal of the groups of a window; `memory` holds the
+    captions of the windows before it."""
     named = [
         (proposal_id(group.group, i), outcome.proposal)
         for group in groups
@@ -54,16 +48,8 @@ def batch_context(groups: Sequence[Proposed], config: ProposerConfig) -> BatchCo
     return BatchContext(
         type_penalties=dict(zip(ids, type_penalties(proposals, config), strict=True)),
         diversity_penalties=dict(zip(ids, diversity_penalties(proposals, config), strict=True)),
+        memory_penalties=dict(zip(ids, memory_penalties(proposals, memory, config), strict=False)),
     )
-
-
-def content_type_of(proposal: Proposal) -> str:
-    """The tag, or what the caption's words suggest when the tag is "other"."""
-    if proposal.content_type != "other":
-        return proposal.content_type
-    caption = proposal.caption.lower()
-    hits = (kind for kind, words in _WORDS if any(word in caption for word in words))
-    return next(hits, "other")
 
 
 def type_penalties(proposals: Sequence[Proposal], config: ProposerConfig) -> list[float]:
@@ -96,6 +82,19 @@ def diversity_penalties(proposals: Sequence[Proposal], config: ProposerConfig) -
     cap = config.diversity_cap
     penalties = np.clip(excess * n * DIVERSITY_SCALE, -cap, cap)
     return [float(value) for value in penalties]
+
+
+def memory_penalties(
+    proposals: Sequence[Proposal], memory: Sequence[str], config: ProposerConfig
+) -> list[float]:
+    """One a proposal: weight * the largest BLEU of its caption with a remembered one; none at all
+    when the weight is 0 or nothing is remembered."""
+    if not proposals or not memory or not config.memory_weight:
+        return []
+    known = list(dict.fromkeys(memory))
+    distances = bleu_distances([*(p.caption for p in proposals), *known])
+    nearest = distances[: len(proposals), len(proposals) :].min(axis=1)
+    return [float(value) for value in config.memory_weight * (1.0 - nearest)]
 
 
 def cluster_shares(texts: Sequence[str], threshold: float) -> NDArray[np.float64]:

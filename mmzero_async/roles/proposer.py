@@ -7,7 +7,8 @@ over its hard one. Knows nothing of how pictures or answers came about. MM-Zero,
 import re
 
 from mmzero_async.config import ProposerConfig
-from mmzero_async.roles.diversity import CONTENT_TYPES, BatchContext
+from mmzero_async.roles.content_types import CONTENT_TYPES
+from mmzero_async.roles.diversity import BatchContext
 from mmzero_async.roles.facts import PictureFacts
 from mmzero_async.schemas.events import Proposal, ProposalOutcome, Proposed
 from mmzero_async.schemas.ids import proposal_id
@@ -68,8 +69,9 @@ def proposer_terms(
     `per_sample[i]` has one entry a drawing of proposal i, None where no picture came of it; the
     list itself is None where proposal i could not be parsed (or never reached the coder).
 
-    R = (1/N) sum over pictures [min(s, cap) + d] - low difficulty - type share - likeness,
-    N = all drawings, failed ones too; the mean difficulty is over the pictures alone.
+    R = (1/N) sum over pictures [min(s, cap) + d] - low difficulty - type share - likeness
+    (- memory, where the batch says that it is on). N = all drawings, failed ones too; the mean
+    difficulty is over the pictures alone.
     """
     return [
         {"unparseable": config.unparseable}
@@ -90,10 +92,13 @@ def _terms(
     too_easy = bool(pictures) and (
         sum(p.difficulty for p in pictures) / len(pictures) < config.low_difficulty
     )
-    return {
+    terms = {
         "solvability": solvability,
         "difficulty": difficulty,
         "low_difficulty": -config.low_difficulty_penalty if too_easy else 0.0,
         "type_share": -batch.type_penalties.get(proposal, 0.0),
         "likeness": -batch.diversity_penalties.get(proposal, 0.0),
     }
+    if batch.memory_penalties:
+        terms["memory"] = -batch.memory_penalties.get(proposal, 0.0)
+    return terms
