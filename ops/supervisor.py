@@ -70,7 +70,8 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stopping.set)
         begun = time.monotonic()
-        (self.run_dir / "log.url").unlink(missing_ok=True)
+        for name in ("log.url", "log.read.url"):
+            (self.run_dir / name).unlink(missing_ok=True)
         async with contextlib.AsyncExitStack() as stack:
             watching = await stack.enter_async_context(self._watching())
             self.say("log server")

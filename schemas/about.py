@@ -3,6 +3,7 @@
 Pure functions of one event. An event of an unknown kind is about nothing that we could name.
 """
 
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +27,7 @@ from mmzero_async.schemas.events import (
     WorkerJoined,
     WorkerLeft,
 )
-from mmzero_async.schemas.ids import indices
+from mmzero_async.schemas.ids import prompt_of
 from mmzero_async.schemas.work import STAGE_ROLE
 
 OK = "ok"  # the outcome of what succeeded
@@ -105,15 +106,6 @@ def lineages_of(event: AnyEvent) -> list[str]:
     return [name for name in named if prompt_of(name) is not None]
 
 
-@lru_cache(1 << 14)  # the events of a lineage come together
-def prompt_of(lineage: str) -> int | None:
-    """`g12.s0.d3` -> 12, the prompt at the root; None for what is no lineage id."""
-    try:
-        return indices(lineage)[0]
-    except ValueError:
-        return None
-
-
 def _target(work: str) -> str:
     return work.split("/")[1] if "/" in work else ""
 
@@ -131,7 +123,10 @@ class _Subject(msgspec.Struct):
 _subject: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_Subject)
 
 
-def prompts_of(body: bytes | memoryview) -> set[int]:
+_prompt_of = lru_cache(1 << 14)(prompt_of)  # the events of a lineage come together
+
+
+def prompts_of(body: bytes | memoryview) -> Collection[int]:
     """The prompts at the root of all that an encoded event names; empty when it tells none.
 
     Says no less than `lineages_of` the decoded event, for a fraction of the time.
@@ -139,10 +134,10 @@ def prompts_of(body: bytes | memoryview) -> set[int]:
     try:
         subject = _subject.decode(body)
     except (ValueError, RecursionError):  # not an event that we know how to read
-        return set()
+        return ()
     name = subject.drawing or subject.proposal or subject.group
-    named = [name] if name else []
-    if subject.work:
-        named.append(_target(subject.work))
-    named += subject.groups
-    return {prompt for name in named if (prompt := prompt_of(name)) is not None}
+    if not (subject.work or subject.groups):
+        prompt = _prompt_of(name)
+        return () if prompt is None else (prompt,)
+    named = [name, _target(subject.work), *subject.groups]
+    return {prompt for name in named if (prompt := _prompt_of(name)) is not None}

@@ -33,6 +33,12 @@ def root(lineage_id: str) -> str:
     return lineage_id.partition(".")[0]
 
 
+def prompt_of(lineage_id: str) -> int | None:
+    """`g12.s0.d3` -> 12, the prompt at the root; None for what is no lineage id."""
+    match = _ID.fullmatch(lineage_id)
+    return None if match is None else int(match[1])
+
+
 def indices(lineage_id: str) -> tuple[int, ...]:
     """`g1.s0.d3` -> (1, 0, 3). ValueError if it is no lineage id."""
     match = _ID.fullmatch(lineage_id)

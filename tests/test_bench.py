@@ -22,6 +22,7 @@ EXPECTED = {
     *(f"ingest_{traffic}_bytes" for traffic in ("mixed", "1kB", "10kB", "100kB")),
     *(f"ingest_{traffic}_ack_{p}" for traffic in ("mixed", "quiet") for p in ("p50", "p99")),
     *("ingest_trajectories", "log_server_peak_memory"),
+    *("query_lineage", "query_kind", "query_last_50th", "replay_remote", "replay_remote_filtered"),
 }
 
 

@@ -21,7 +21,7 @@ from mmzero_async.log.reader import LogReader
 from mmzero_async.log.verify import verify
 from mmzero_async.log.where import Range, Where, WhereError, parse_where
 from mmzero_async.log.writer import LogWriter, Submission
-from mmzero_async.schemas.about import lineages_of, prompt_of, prompts_of
+from mmzero_async.schemas.about import lineages_of, prompts_of
 from mmzero_async.schemas.events import (
     AnyEvent,
     Event,
@@ -36,6 +36,7 @@ from mmzero_async.schemas.events import (
     encode_event,
     kind_of,
 )
+from mmzero_async.schemas.ids import prompt_of
 from mmzero_async.schemas.record import Record
 
 SECOND = 10**9
@@ -237,7 +238,7 @@ def test_staleness_is_how_far_a_sample_was_behind_its_roles_newest_version(tmp_p
 def test_the_index_knows_no_less_of_an_event_than_the_event_itself(events: list[AnyEvent]) -> None:
     for event in events:
         named = {prompt_of(lineage) for lineage in lineages_of(event)}
-        assert named <= prompts_of(encode_event(event))  # type: ignore[arg-type]
+        assert named <= set(prompts_of(encode_event(event)))  # type: ignore[arg-type]
 
 
 @settings(max_examples=25, deadline=None)
@@ -269,6 +270,24 @@ def test_indexed_scanned_and_filtered_by_hand_are_the_same(
     old.close()
     writer.close()
     shutil.rmtree(folder)
+
+
+def test_the_index_lies_on_disk_as_these_bytes(tmp_path: Path) -> None:
+    """As docs say it and `INDEX_VERSION` 1 means it: change these bytes, raise the version."""
+    odd, even = rendered("g3.s0.d1", ok=False), step("solver", 1, ["g3", "g260.s1"])
+    writer = write(tmp_path, [odd if i % 2 else even for i in range(BLOCK + 5)])
+    env = writer.reader().environment
+    block, all_of_it = bytes(8), bytes(range(256))
+    with env.lmdb.begin() as txn:
+        assert txn.get(b"index", db=env.meta) == (1).to_bytes(8, "big")
+        assert dict(txn.cursor(env.index)) == {
+            b"g" + (3).to_bytes(8, "big") + block: all_of_it,
+            b"g" + (260).to_bytes(8, "big") + block: all_of_it[::2],
+            b"krendered\0" + block: all_of_it[1::2],
+            b"kstep_committed\0" + block: all_of_it[::2],
+            b"t" + block: BEGAN.to_bytes(8, "big") + (BEGAN + 255 * SECOND).to_bytes(8, "big"),
+        }
+    writer.close()
 
 
 def test_a_lineage_is_found_without_reading_the_rest(tmp_path: Path) -> None:

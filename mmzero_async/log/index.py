@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from heapq import merge
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from mmzero_async.log.environment import INDEX_VERSION, OFFSET, Environment
 from mmzero_async.schemas.about import prompts_of
@@ -34,17 +34,17 @@ _EARLIEST, _LATEST = -(2**63), 2**63 - 1
 _AT_ONCE = 64  # blocks a transaction when an old log gets its index
 
 
-class Indexed(NamedTuple):
-    """What the index knows of one event: the prefixes of its keys, and its time."""
-
-    prefixes: tuple[bytes, ...]
-    time_ns: int
+# What the index knows of one event: the prefixes of its keys, and its time. A bare tuple, since one
+# is made for every event that is appended.
+Indexed: TypeAlias = tuple[tuple[bytes, ...], int]
 
 
 def indexed(envelope: Envelope) -> Indexed:
     prompts = prompts_of(envelope.body)
-    about = [MANY] if len(prompts) > _MOST_PROMPTS else map(lineage_prefix, prompts)
-    return Indexed((kind_prefix(envelope.kind), *about), envelope.time_ns)
+    kind = kind_prefix(envelope.kind)
+    if len(prompts) > _MOST_PROMPTS:
+        return (kind, MANY), envelope.time_ns
+    return (kind, *map(lineage_prefix, prompts)), envelope.time_ns
 
 
 @lru_cache(1 << 8)
@@ -61,11 +61,11 @@ def lineage_prefix(prompt: int) -> bytes:
 def summary(block: int, events: Sequence[Indexed]) -> dict[bytes, bytes]:
     """All entries of a full block, whose events these are in order."""
     places: defaultdict[bytes, bytearray] = defaultdict(bytearray)
-    for position, event in enumerate(events):
-        for prefix in event.prefixes:
+    for position, (prefixes, _) in enumerate(events):
+        for prefix in prefixes:
             places[prefix].append(position)
     number = OFFSET.pack(block)
-    times = [min(max(event.time_ns, _EARLIEST), _LATEST) for event in events]
+    times = [min(max(time_ns, _EARLIEST), _LATEST) for _, time_ns in events]
     entries = {prefix + number: bytes(found) for prefix, found in places.items()}
     entries[BY_TIME + number] = TIMES.pack(min(times), max(times))
     return entries
@@ -86,13 +86,21 @@ class Indexer:
         self._env = environment
         self._block, self._open = block, events  # the open block's number, and what is in it
 
-    def add(self, txn: Any, events: list[Indexed]) -> "Indexer":
-        """What the indexer becomes once the transaction is committed."""
-        block, held = self._block, self._open + events
-        while len(held) >= BLOCK:
-            _put_summary(txn, self._env, block, held[:BLOCK])
-            block, held = block + 1, held[BLOCK:]
-        return Indexer(self._env, block, held)
+    def write(self, txn: Any, events: list[Indexed]) -> None:
+        """Summaries of the blocks that these events fill. Changes nothing here: see `keep`."""
+        if len(self._open) + len(events) >= BLOCK:
+            held = self._open + events
+            for i in range(len(held) // BLOCK):
+                full = held[i * BLOCK : (i + 1) * BLOCK]
+                _put_summary(txn, self._env, self._block + i, full)
+
+    def keep(self, events: list[Indexed]) -> None:
+        """Once the transaction that they were written in is committed."""
+        self._open += events
+        if len(self._open) >= BLOCK:
+            full = len(self._open) // BLOCK
+            self._block += full
+            del self._open[: full * BLOCK]
 
 
 def resume(environment: Environment) -> Indexer:

@@ -28,13 +28,12 @@ import msgspec
 from mmzero_async.schemas.about import (
     lineages_of,
     outcomes_of,
-    prompt_of,
     rewards_of,
     role_of,
     versions_of,
 )
 from mmzero_async.schemas.events import Answered, AnyEvent, Coded, Proposed
-from mmzero_async.schemas.ids import indices
+from mmzero_async.schemas.ids import indices, prompt_of
 from mmzero_async.schemas.record import Record
 
 LONGEST = 4096  # characters of a filter's text

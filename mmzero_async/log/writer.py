@@ -119,7 +119,7 @@ class LogWriter:
     def _append(self, messages: Sequence[Sequence[Submission]]) -> list[Answer]:
         offset = self.next_offset
         answers: list[Answer] = []
-        indexer, fresh = self._indexer, list[Indexed]()
+        fresh: list[Indexed] = []
         with self._env.lmdb.begin(write=True) as txn:
             ends: dict[str, tuple[int, int]] = {}
             for message in messages:
@@ -138,9 +138,11 @@ class LogWriter:
                 answers.append(acks)
             for producer, position in ends.items():
                 self._set_position(txn, producer, position)
-            if indexer is not None:
-                indexer = indexer.add(txn, fresh)
-        self.next_offset, self._indexer = offset, indexer
+            if self._indexer is not None:
+                self._indexer.write(txn, fresh)
+        self.next_offset = offset
+        if self._indexer is not None:
+            self._indexer.keep(fresh)
         return answers
 
     def _check(

@@ -113,17 +113,20 @@ def ingest(folder: Path, *, traffic: str, clients: int, window: int, seconds: fl
 
 
 @contextmanager
-def serving(run: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "mmzero_async.workers.log_server", "--run-dir", str(run)]
+def serving(
+    run: Path, module: str = "log_server", address: str = "log.url"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A worker's process, and the address that it says it listens at."""
+    command = [sys.executable, "-m", f"mmzero_async.workers.{module}", "--run-dir", str(run)]
     server = subprocess.Popen(command, text=True, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + PATIENCE
-        while not (run / "log.url").exists():
+        while not (run / address).exists():
             if server.poll() is not None or time.monotonic() > deadline:
                 server.kill()
-                raise ServerFailed(f"the log server did not start: {server.communicate()[1]}")
+                raise ServerFailed(f"the {module} did not start: {server.communicate()[1]}")
             time.sleep(0.05)
-        yield server, (run / "log.url").read_text()
+        yield server, (run / address).read_text()
     finally:
         server.terminate()
         server.communicate()

@@ -4,8 +4,9 @@
     python -m mmzero_async.ops.bench.log --quick      half a minute: the same lines, rougher
 
 One JSON line a figure: appends synced before they are counted, replay with checksum and decoding,
-and acknowledged ingestion through ZeroMQ. Works in a folder of its own under --folder (default:
-here) and removes it. Stores take turns, so that a busy machine slows all of them alike.
+queries with the secondary index and over the network, and acknowledged ingestion through ZeroMQ.
+Works in a folder of its own under --folder (default: here) and removes it. Stores take turns, so
+that a busy machine slows all of them alike.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from mmzero_async.ops.bench.appends import appends
 from mmzero_async.ops.bench.ingest import ingestion
+from mmzero_async.ops.bench.queries import queries
 from mmzero_async.ops.bench.replays import replays
 
 QUICK = 0.1  # of the time that each measurement takes otherwise
@@ -30,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix=".bench-log-", dir=options.folder) as name:
         folder = Path(name)
         for figure in chain(
-            appends(folder, scale), replays(folder, scale), ingestion(folder, scale)
+            appends(folder, scale),
+            replays(folder, scale),
+            queries(folder, scale),
+            ingestion(folder, scale),
         ):
             print(figure.line(), flush=True)
 
