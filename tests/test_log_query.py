@@ -301,6 +301,33 @@ def test_a_lineage_is_found_without_reading_the_rest(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_terms_that_the_index_knows_narrow_down_together(tmp_path: Path) -> None:
+    """Each alone wants 120 events or more, together they want two."""
+    events = [rendered(f"g{i % 2}.s0.d{i % 2}", ok=False) for i in range(BLOCK)]
+    events[7:9] = [GroupRejected(role="solver", group=f"g{i}", reason="stale") for i in (1, 0)]
+    events += [RunFinished(reason="steps")] * BLOCK
+    writer = write(tmp_path, events)
+    page = writer.reader().page(
+        parse_where("lineage=g1 kind=group_rejected"), limits=Limits(looked=9)
+    )
+    assert ([r.offset for r in page.records], page.next) == ([7], len(events))
+    writer.close()
+
+
+@pytest.mark.parametrize("position", [0, 100, BLOCK - 1])
+def test_both_ends_of_a_time_belong_to_it(tmp_path: Path, position: int) -> None:
+    writer = write(tmp_path, [RunFinished(reason="steps")] * (3 * BLOCK))
+    place = BLOCK + position
+    moment = BEGAN + place * SECOND
+    for where, wanted in (
+        (Where(since_ns=moment), range(place, 3 * BLOCK)),
+        (Where(until_ns=moment), range(place + 1)),
+        (Where(since_ns=moment, until_ns=moment), range(place, place + 1)),
+    ):
+        assert [r.offset for r in writer.reader().scan(where=where)] == list(wanted)
+    writer.close()
+
+
 def test_a_page_is_bounded_says_where_to_go_on_and_pages_make_the_whole(tmp_path: Path) -> None:
     events = [e for i in range(30) for e in whole_tree(f"g{i}")]
     writer = write(tmp_path, events)
