@@ -33,6 +33,7 @@ class FakeEngine:
         seed: changes all log-probabilities.
         latency: seconds that each generation takes.
         failures: what happens to the next generations, one each, before they succeed again.
+        port: to listen at; 0: any free one.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class FakeEngine:
         seed: int = 0,
         latency: float = 0.0,
         failures: Iterable[Failure] = (),
+        port: int = 0,
     ) -> None:
         self._respond = respond
         self._seed = seed
+        self._port = port
         self.latency = latency
         self.failures: list[Failure] = list(failures)
         self.adapters: dict[str, str] = {}  # name -> folder
@@ -71,7 +74,7 @@ class FakeEngine:
         app.router.add_post("/v1/completions", self._generation(self._text))
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{host}:{port}"
@@ -122,14 +125,14 @@ class FakeEngine:
 
     def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
         texts = self._respond(body["messages"], body["n"])
-        prompt = _prompt(body["messages"])
+        prompt = self.prompt_ids(body["messages"])
         choices = []
         for index, text in enumerate(texts):
             tokens, logprobs, finish = self._sample(body, prompt, text)
             choices.append(
                 {
                     "index": index,
-                    "message": {"role": "assistant", "content": _decode(tokens)},
+                    "message": {"role": "assistant", "content": self.decode(tokens, text)},
                     "logprobs": {"content": [{"token": "?", "logprob": x} for x in logprobs]},
                     "finish_reason": finish,
                     "token_ids": tokens,
@@ -159,12 +162,24 @@ class FakeEngine:
         self, body: dict[str, Any], prompt: list[int], text: str
     ) -> tuple[list[int], list[float], str]:
         limit = body.get("max_tokens") or 1_000_000
-        tokens = [*text.encode(), END][:limit]
+        tokens = [*self.text_ids(text), self.end][:limit]
         self._tokens += len(tokens)
         key = json.dumps([self._seed, body["model"], prompt, text]).encode()
         stream = hashlib.shake_256(key).digest(len(tokens))
         logprobs = [-(byte + 1) / 128 for byte in stream]
-        return tokens, logprobs, "stop" if tokens[-1] == END else "length"
+        return tokens, logprobs, "stop" if tokens[-1] == self.end else "length"
+
+    # What a real tokenizer would decide; a subclass may speak another model's ids.
+    end = END
+
+    def text_ids(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def prompt_ids(self, messages: list[dict[str, Any]]) -> list[int]:
+        return _prompt(messages)
+
+    def decode(self, tokens: Sequence[int], text: str) -> str:
+        return _decode(tokens)
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response()

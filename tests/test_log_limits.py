@@ -1,6 +1,7 @@
 """What the log does at its limits: epochs, a full disk, a map that has to grow under readers."""
 
 import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -42,6 +43,24 @@ def test_what_cannot_be_a_digest_names_no_blob(tmp_path):
         assert not reader.has_blob(word)
         with pytest.raises(BlobMissing):
             reader.blob(word)
+    writer.close()
+
+
+def test_a_file_that_may_not_grow_refuses_the_batch_as_a_full_disk_does(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path / "log", run="r", map_gib=1)
+    assert writer.append([[say(0, size=50_000)]]) == [[Ack(0)]]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "log" / "data.mdb").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        with pytest.raises(LogFull, match="Free disk space"):
+            for sequence in range(1, 100):
+                writer.append([[say(sequence, size=50_000)]])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    sequence = writer.next_offset
+    assert writer.append([[say(sequence, size=50_000)]]) == [[Ack(sequence)]]
+    assert [record.offset for record in writer.reader().scan()] == list(range(sequence + 1))
     writer.close()
 
 

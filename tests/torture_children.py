@@ -1,13 +1,14 @@
-"""The processes that test_log_torture.py torments; `python torture_children.py server|client|...`.
+"""The processes that torture.py torments; the nursery starts each by its function's name.
 
-Each numbers its events and writes a line `number offset` to a file for every one acknowledged, so
-that what it was promised outlives a kill -9.
+Each client numbers its events and writes a line `number offset` to a file for every one
+acknowledged, so that what it was promised outlives a kill -9.
 """
 
 import asyncio
 import functools
 import os
 import random
+import signal
 import sys
 import time
 import uuid
@@ -16,10 +17,14 @@ from pathlib import Path
 import zmq
 from msgspec.structs import replace
 
+from mmzero_async.log.errors import LogTorn
+from mmzero_async.log.reader import LogReader
 from mmzero_async.log.writer import LogWriter
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import WorkerFailed, encode_event
 from mmzero_async.transport import messages as m
+from mmzero_async.transport.client import LogClient
+from mmzero_async.workers import log_server
 
 ROLE = "tormented"
 BLOB_EVERY = 3
@@ -53,10 +58,9 @@ class Promises:
         os.write(self._file, "".join(f"{n} {offset}\n" for n, offset in pairs).encode())
 
 
-def server(run_dir: str, port: str, seed: str) -> int:
+def server() -> int:
     """The real log-server process, but its wall clock jumps by years, both ways, at every look."""
-    from mmzero_async.workers import log_server
-
+    run_dir, port, seed = sys.argv[1:]
     rng, years = random.Random(seed), 10 * 365 * 86_400 * 10**9
 
     def clock() -> int:
@@ -67,14 +71,16 @@ def server(run_dir: str, port: str, seed: str) -> int:
     return log_server.main(["--run-dir", run_dir, "--port", port])
 
 
-async def client(url: str, digest: str, worker: str, first: str, seed: str, path: str) -> None:
-    """Appends as workers do, several messages on the way, until it is killed."""
-    from mmzero_async.transport.client import LogClient
+def client() -> None:
+    asyncio.run(appending(*sys.argv[1:]))
 
+
+async def appending(url: str, digest: str, worker: str, first: str, seed: str, path: str) -> None:
+    """Appends as workers do, several messages on the way, until it is killed."""
     rng, promises = random.Random(seed), Promises(path)
     number, room, tasks = int(first), asyncio.Semaphore(8), set()
     async with LogClient.connect(
-        url, worker=worker, role=ROLE, config_digest=digest, patience=60
+        url, worker=worker, role=ROLE, config_digest=digest, patience=600
     ) as line:
 
         async def send(numbers: list[int]) -> None:
@@ -123,6 +129,7 @@ class Repeater:
         self.sent: dict[int, list[int]] = {}  # sequence -> numbers
         self.answers: dict[int, list[int | None]] = {}
         self.heard = self.said_hello = self.sent_again = 0.0
+        self.said, self.told = 0, os.open(path + ".repeated", os.O_WRONLY | os.O_CREAT)
 
     def run(self) -> None:
         while True:
@@ -148,7 +155,9 @@ class Repeater:
             self.sequence += count
         for sequence in self.rng.choices(list(self.sent)[-60:] or [0], k=self.rng.randint(0, 4)):
             if sequence in self.sent:
+                self.said += len(self.sent[sequence])
                 self.append(sequence)
+        os.pwrite(self.told, b"%d" % self.said, 0)
 
     def append(self, sequence: int) -> None:
         events = [event_of(self.worker, number) for number in self.sent[sequence]]
@@ -191,11 +200,15 @@ class Repeater:
             self.joined = False
 
 
-def slow_reader(log: str) -> None:
-    """Holds one snapshot until told to look again: it must not have changed by a byte."""
-    from mmzero_async.log.reader import LogReader
+def repeater() -> None:
+    url, digest, worker, first, seed, path = sys.argv[1:]
+    Repeater(url, digest, worker, int(first), seed, path).run()
 
-    environment = LogReader.open(Path(log)).environment
+
+def slow_reader() -> None:
+    """Holds one snapshot until it is asked (SIGTERM): it must not have changed by a byte."""
+    environment = LogReader.open(Path(sys.argv[1])).environment
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 
     def look(txn) -> list[bytes]:
         with txn.cursor(environment.events) as cursor:
@@ -203,19 +216,16 @@ def slow_reader(log: str) -> None:
 
     with environment.lmdb.begin() as txn:
         before = look(txn)
-        print(len(before), flush=True)
-        sys.stdin.readline()
+        print("holds", len(before), flush=True)
+        signal.sigwait([signal.SIGTERM])
         print("same" if look(txn) == before else "changed", flush=True)
 
 
-if __name__ == "__main__":
-    kind, *arguments = sys.argv[1:]
-    if kind == "server":
-        sys.exit(server(*arguments))
-    if kind == "client":
-        asyncio.run(client(*arguments))
-    if kind == "repeater":
-        address, digest, worker, first, seed, path = arguments
-        Repeater(address, digest, worker, int(first), seed, path).run()
-    if kind == "slow_reader":
-        slow_reader(*arguments)
+def read_all() -> None:
+    """`whole N`, or `torn` when opening refuses the file; it must not die of it."""
+    try:
+        reader = LogReader.open(Path(sys.argv[1]))
+    except LogTorn:
+        print("torn")
+        return
+    print("whole", sum(1 for _ in reader.scan()))

@@ -28,7 +28,7 @@ from mmzero_async.log.reader import LogReader
 from mmzero_async.schemas.events import SCHEMA_VERSION
 from mmzero_async.schemas.record import Envelope, RecordDamaged, encode_record
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 @dataclass(frozen=True, slots=True)
