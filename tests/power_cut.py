@@ -55,7 +55,7 @@ class Write:
 class Recording:
     """One moment after the other: a write, a sync (None) or a count of acknowledged events."""
 
-    moments: list[Write | None | int] = field(default_factory=list)
+    moments: list[Write | int | None] = field(default_factory=list)
 
     def image(self, moment: int, rng: random.Random) -> tuple[bytes, int]:
         """What the disk may hold after so many moments, and how many events were acknowledged."""

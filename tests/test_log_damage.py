@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import traceback
@@ -204,6 +205,33 @@ def test_a_damaged_page_costs_its_own_events_and_the_rest_is_counted(log: Path) 
     assert found.counts["pages"] >= 1
     assert found.first_bad_offset is not None and abs(found.first_bad_offset - offset) < 20
     assert found.events > EVENTS * 9 // 10
+
+
+def test_a_page_that_belongs_to_another_database_is_named_and_ends_nobody(log: Path) -> None:
+    """As a power cut leaves it where nothing is synced: what was at the page's place before."""
+    pages = Pages(log / "data.mdb")
+    trees, _ = pages.trees(pages.newest())
+    size = pages.page_size
+    pages.close()
+    data = bytearray((log / "data.mdb").read_bytes())
+
+    def leaves(name: str) -> list[int]:
+        """The pages below the root, in the order of their keys."""
+        root = trees[name].root * size
+        (lower,) = struct.unpack_from("<H", data, root + 12)
+        nodes = struct.unpack_from(f"<{(lower - 16) // 2}H", data, root + 16)
+        return [struct.unpack_from("<H", data, root + node)[0] for node in nodes]
+
+    assert trees["events"].depth == trees["sequences"].depth == 2
+    first, second, third, *_ = leaves("events")
+    foreign = leaves("sequences")[0] * size
+    data[second * size + 8 : (second + 1) * size] = data[foreign + 8 : foreign + size]
+    data[third * size + 8 : (third + 1) * size] = bytes(size - 8)
+    (log / "data.mdb").write_bytes(data)
+    found = verify(log)
+    assert {"pages", "offsets"} <= found.counts.keys()
+    assert found.first_bad_offset is not None and 0 < found.first_bad_offset < EVENTS
+    assert first != second and 0 < found.events < EVENTS
 
 
 def test_no_flipped_byte_ends_verify_and_clean_means_that_nothing_is_lost(log: Path) -> None:

@@ -79,7 +79,7 @@ def test_the_simulation_sees_what_is_lost_where_nothing_is_synced(
     rng = random.Random(1)
     recording = power_cut.record(strace, tmp_path / "log", seed=1, batches=40, sync="nosync")
     moments = [
-        rng.randrange(len(recording.moments) // 2, len(recording.moments)) for _ in range(20)
+        rng.randrange(len(recording.moments) // 2, len(recording.moments)) for _ in range(40)
     ]
     images = [recording.image(moment, rng) for moment in moments]
     complaints = [complaint(tmp_path / "after", image, told) for image, told in images if image]

@@ -162,7 +162,7 @@ class _Verifier:
     def _damaged(self, damage: Damage, tree: Tree | None = None) -> None:
         offset = None
         if tree is not None and tree.name == "events":
-            offset = OFFSET.unpack(damage.after)[0] + 1 if damage.after else 0
+            offset = len(self._keys)  # not from the last key: that may be another database's
         self._found.wrong("pages", str(damage), offset)
 
     def _check_meta(self) -> None:
