@@ -89,9 +89,10 @@ def test_a_run_whose_processes_are_killed_in_turn_keeps_every_promise(
 
 def same_weights_as_undisturbed(run_dir: Path, base: Path, elsewhere: Path) -> dict[str, int]:
     """One learner takes every committed step from version 0 on, restoring nothing on the way."""
-    from mmzero_async.learner import checkpoint, model
+    from mmzero_async.learner import checkpoint
     from mmzero_async.learner.rebuild import Rebuild
-    from mmzero_async.learner.step import Trainer, make_deterministic
+    from mmzero_async.learner.rerun import policy_for
+    from mmzero_async.learner.step import Trainer
     from mmzero_async.learner.windows import events_from
 
     reader = LogReader.open(run_dir / "log")
@@ -103,7 +104,7 @@ def same_weights_as_undisturbed(run_dir: Path, base: Path, elsewhere: Path) -> d
         event = record.event()
         if isinstance(event, StepCommitted):
             saved = checkpoint.read(run_dir, event.checkpoint, event.digest)  # complete, as logged
-            result = trainers[event.role].train(rebuild.window(event.role), reader.blob)
+            result = trainers[event.role].train(rebuild.window(event.role)[0], reader.blob)
             again = trainers[event.role].save(elsewhere, event.version)
             where = f"{event.role} step {event.step}"
             assert again.digest == saved.digest == event.digest, f"{where}: other weights"
@@ -111,15 +112,7 @@ def same_weights_as_undisturbed(run_dir: Path, base: Path, elsewhere: Path) -> d
             steps[event.role] += 1
         rebuild.apply(record)
         if isinstance(event, RunStarted):
-            config = rebuild.config
-            make_deterministic(config.learner.threads)
-            policy = model.load(
-                base,
-                rank=config.learner.lora_rank,
-                alpha=config.learner.lora_alpha,
-                seed=config.run.seed,
-                dtype=config.learner.dtype,
-            )
+            config, policy = rebuild.config, policy_for(base, rebuild.config)
             trainers = {role: Trainer(policy, role, config.learner) for role in ROLES}
     reader.close()
     assert config is not None and all(steps[role] > 0 for role in ROLES), steps

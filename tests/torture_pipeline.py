@@ -35,6 +35,7 @@ from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.rundir import open_run, weights_digest
 from mmzero_async.ports import free_port
 from mmzero_async.projections.audit import Audit
+from mmzero_async.roles.grading import GRADER
 from mmzero_async.schemas.events import ROLES, Event, RunFinished, RunStarted
 from mmzero_async.transport.client import LogClient
 
@@ -91,6 +92,7 @@ class Run:
             base_digest=weights_digest(base),
             seed=self.config.run.seed,
             code_version="torture",
+            grader=GRADER,
         )
         asyncio.run(self._append(started))
         self.reader = LogReader.open(run_dir / "log")
