@@ -19,7 +19,7 @@ _FORMS = {
     "geometry": """triangle, polygon, quadrilateral, parallelogram, trapezium, trapezoid, pentagon,
         hexagon, octagon, rhombus, geometric construction, geometric figure, number line""",
     "table": "table, spreadsheet, timetable, scoreboard, rows and columns",
-    "map": "map, floor plan, floorplan",
+    "map": "map, floor plan, floorplan, sea chart, nautical chart",
 }
 # What pictures of a form are about; asked only when no form is named.
 _SUBJECTS = {
