@@ -55,6 +55,8 @@ class LogConfig(_Section, frozen=True, kw_only=True):
     dead_seconds: float = 5.0
     lease_seconds: float = 120.0
     max_attempts: int = 3  # leases of one piece of work before it is abandoned
+    warn_reader_seconds: float = 60.0  # in one read transaction, before a reader is warned of
+    warn_free_share: float = 0.05  # of the log's disk, below which it is warned of
 
 
 class EngineConfig(_Section, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from mmzero_async.learner.errors import LearnerError
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader, LogStats
 from mmzero_async.ops import dataset as datasets
-from mmzero_async.ops import log_commands, summary, tail, trace
+from mmzero_async.ops import log_commands, log_retention, summary, tail, trace
 from mmzero_async.ops import replay as replays
 from mmzero_async.ops import what_if as what_ifs
 from mmzero_async.ops.evaluate import evaluate
@@ -37,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Self-evolving vision-language training over one event log.",
 )
+log_commands.app.add_typer(log_retention.app)
 app.add_typer(log_commands.app, name="log")
 console = Console(highlight=False)
 

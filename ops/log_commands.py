@@ -1,12 +1,11 @@
 """`mmzero log`: looking after the event log itself. Each command is a few lines over `log/`.
 
 Works on a run that is going on and on one that is over; only `reindex` writes, and needs a log that
-nobody else is writing.
+nobody else is writing, as do those of `log_retention.py`.
 """
 
 import asyncio
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from mmzero_async.log.backup import BackupRefused, back_up
+from mmzero_async.log.backup import back_up
+from mmzero_async.log.drafts import draft_of
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.interface import Reader
 from mmzero_async.log.reader import LogReader
@@ -31,7 +31,9 @@ from mmzero_async.schemas.record import Record
 from mmzero_async.transport.keys import client_keys
 from mmzero_async.transport.remote_reader import RemoteReader
 
-app = typer.Typer(no_args_is_help=True, help="Look into, verify and back up the event log.")
+app = typer.Typer(
+    no_args_is_help=True, help="Look into, verify, back up, archive and compact the event log."
+)
 
 _BESIDE = ("config.json", "base_model")  # what makes a folder with a log a run
 
@@ -53,6 +55,12 @@ def log_folder(path: Path) -> Path:
         if (candidate / "data.mdb").exists():
             return candidate
     raise LogError(f"no log at {path}, {path}/log nor runs/{path}/log: name a run's folder")
+
+
+def beside(log: Path) -> list[Path]:
+    """What stands beside a run's log and goes where the log goes; nothing for a bare log."""
+    found = [log.parent / name for name in _BESIDE if log.name == "log"]
+    return [path for path in found if path.exists()]
 
 
 @contextmanager
@@ -94,7 +102,9 @@ def verify(run: RunFolder, as_json: AsJson = False) -> None:
 def verify_lines(found: Verification) -> list[str]:
     lines = [
         f"log of run {found.run}: {found.events} events, {found.event_bytes / 1e6:.2f} MB; "
-        f"{found.blobs} blobs, {found.blob_bytes / 1e6:.2f} MB; {found.producers} producers; "
+        f"{found.blobs} blobs, {found.blob_bytes / 1e6:.2f} MB; "
+        + (f"{found.dropped} more dropped by compaction; " if found.dropped else "")
+        + f"{found.producers} producers; "
         f"read in {found.seconds:.2f} s",
         *(f"  {problem}" for problem in found.problems),
     ]
@@ -189,12 +199,19 @@ def stat_lines(found: Contents) -> list[str]:
     def line(kind: str, count: int, size: int) -> str:
         return f"{kind:18} {count:9} {size / 1e6:11.3f} MB"
 
-    behind = [commits for _, commits in found.readers if commits is not None]
+    reading = [r for r in found.readers if r.commits_behind is not None]
+    slowest = max(reading, key=lambda r: r.commits_behind or 0, default=None)
+    behind = (slowest and slowest.commits_behind) or 0
     return [
         f"log of run {found.run}",
         *(line(kind, n, found.bytes[kind]) for kind, n in found.events.most_common()),
         line("all events", found.events.total(), found.bytes.total()),
         line("blobs", found.blobs, found.blob_bytes),
+        *(
+            f"{count} blobs dropped by compaction, "
+            + (f"archive {archive}" if archive else "kept in no archive")
+            for archive, count in sorted(found.dropped.items())
+        ),
         *(
             f"producer {name}: epoch {epoch}, next sequence {sequence}"
             for name, (epoch, sequence) in sorted(found.producers.items())
@@ -202,7 +219,13 @@ def stat_lines(found: Contents) -> list[str]:
         f"on disk {found.disk_bytes / 1e6:.2f} MB: {found.used_pages} pages used, "
         f"{found.free_pages} free, of {found.page_size} bytes",
         f"{len(found.readers)} reader slots taken; the slowest reader is "
-        f"{max(behind, default=0)} commits behind",
+        f"{behind} commits behind"
+        + (
+            f" (process {slowest.process}; it pins {slowest.pinned_bytes / 1e6:.2f} MB)"
+            if slowest and behind
+            else ""
+        ),
+        f"the disk has {found.disk_free_bytes / 1e9:.2f} GB free, {found.disk_free_share:.1%}",
     ]
 
 
@@ -212,19 +235,11 @@ def backup(
     out: Annotated[Path, typer.Argument(help="a folder that does not exist yet")],
 ) -> None:
     """Copy the log, compacted and verified, while the run goes on; OUT is a run's folder too."""
-    source = log_folder(run)
-    if out.exists() or out.is_symlink():
-        raise BackupRefused(f"{out} exists already: name a folder that does not, or remove it")
-    draft = out.with_name(f".{out.name}.draft.{os.getpid()}")
-    try:
+    with draft_of(out) as draft:
         with reading(run) as reader:
             found = back_up(reader, draft / "log")
-        for name in _BESIDE if source.name == "log" else ():
-            if (source.parent / name).exists():
-                shutil.copy2(source.parent / name, draft / name)
-        draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        for path in beside(log_folder(run)):
+            shutil.copy2(path, draft / path.name)
     typer.echo(
         f"{found.events} events and {found.blobs} blobs copied to {out} and verified; checkpoints "
         f"are not in it. Look: mmzero status {out}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from mmzero_async.log.errors import BlobDropped, BlobMissing
 from mmzero_async.log.interface import View
 from mmzero_async.log.where import Where
 from mmzero_async.schemas.events import (
@@ -52,6 +53,18 @@ def trace(reader: View, lineage: str) -> Iterator[str]:
         if concerns(event, lineage):
             for i, line in enumerate(_tell(event, lineage)):
                 yield f"{record.offset:8} {line}" if i == 0 else f"{'':8} {line}"
+            if isinstance(event, Rendered) and event.picture is not None:
+                yield from (f"{'':8}   {line}" for line in _absence(reader, event.picture))
+
+
+def _absence(reader: View, picture: str) -> Iterator[str]:
+    """What became of a picture that the log does not hold any more."""
+    if reader.has_blob(picture):
+        return
+    try:
+        reader.blob(picture)
+    except (BlobDropped, BlobMissing) as error:
+        yield str(error.args[0])
 
 
 def _tell(event: AnyEvent, lineage: str) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """The LMDB environment under a log: its databases, keys, format and lock.
 
 Databases: `events` (offset -> record), `sequences` (producer, epoch, sequence -> offset),
-`producers` (producer -> epoch, next sequence), `blobs` (digest -> bytes), `meta`, and `index`
-(`index.py`), which may be missing.
+`producers` (producer -> epoch, next sequence), `blobs` (digest -> bytes), `dropped` (digest ->
+tombstone of a blob that compaction took), `meta`, and `index` (`index.py`), which may be missing.
 """
 
 import os
@@ -19,15 +19,16 @@ from mmzero_async.log.filesystem import MOUNTINFO, refuse_network
 from mmzero_async.log.pages import NotPages, cut_off
 
 MAGIC = b"mmzero-async event log"
-FORMAT = 1
+FORMAT = 1  # of a log that holds all its blobs
+COMPACTED = 2  # of one that has tombstones: a reader that knows none would call it damaged
 INDEX_VERSION = 1  # of what `index` holds; entries of another version are not looked at
 OFFSET = struct.Struct(">Q")
 PRODUCER = struct.Struct(">QQ")  # epoch, sequence (in `producers`: the next one expected)
 DROPPED = 2**64 - 1  # in place of an offset: consumed without an event
 MAX_READERS = 256
 WRITER_LOCK = "writer.lock"
-_DATABASES = ("events", "sequences", "producers", "blobs", "meta")
-_INDEX = "index"  # logs of the first writers have none: then readers scan
+DATABASES = ("events", "sequences", "producers", "blobs", "meta", "dropped")  # the truth
+INDEX = "index"  # made from the events; logs of the first writers have none: then readers scan
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Environment:
     producers: Any
     blobs: Any
     meta: Any
+    dropped: Any | None  # None: an older version wrote the log, nothing is dropped
     index: Any  # None: there is none that we can use
     path: Path
     run: str
@@ -72,7 +74,7 @@ def open_environment(
         env = lmdb.open(
             str(path),
             map_size=map_gib << 30,
-            max_dbs=len(_DATABASES) + 1,
+            max_dbs=len(DATABASES) + 1,
             max_readers=MAX_READERS,
             readonly=not write,
             lock=write or _may_register(path),
@@ -88,7 +90,7 @@ def open_environment(
         raise ForeignLog(f"{path} cannot be opened as a log: {error}") from error
     try:
         env.reader_check()
-        handles = {name: env.open_db(name.encode(), create=write) for name in _DATABASES}
+        handles = {name: _database(env, name, create=write) for name in DATABASES}
         with env.begin(write=write) as txn:
             stored = _check_meta(txn, handles["meta"], path, run, write=write)
         index = _open_index(env, handles["meta"], write=write)
@@ -107,11 +109,20 @@ def open_environment(
 def _open_index(env: Any, meta: Any, *, write: bool) -> Any:
     """The database `index`; None where a reader finds none of a version that it knows."""
     if write:
-        return env.open_db(_INDEX.encode())
+        return env.open_db(INDEX.encode())
     with env.begin() as txn:
         if txn.get(b"index", db=meta) != OFFSET.pack(INDEX_VERSION):
             return None
-    return env.open_db(_INDEX.encode(), create=False)
+    return env.open_db(INDEX.encode(), create=False)
+
+
+def _database(env: Any, name: str, *, create: bool) -> Any:
+    try:
+        return env.open_db(name.encode(), create=create)
+    except lmdb.NotFoundError:
+        if name == "dropped":
+            return None
+        raise
 
 
 def _check_meta(txn: Any, meta: Any, path: Path, run: str | None, *, write: bool) -> str:
@@ -126,9 +137,9 @@ def _check_meta(txn: Any, meta: Any, path: Path, run: str | None, *, write: bool
     if magic != MAGIC:
         raise ForeignLog(f"{path} is no log of ours: its magic is {magic[:32]!r}")
     (found,) = OFFSET.unpack(txn.get(b"format", db=meta))
-    if found > FORMAT:
+    if found > COMPACTED:
         raise ForeignLog(
-            f"{path} has log format {found}, this version reads up to {FORMAT}: upgrade it"
+            f"{path} has log format {found}, this version reads up to {COMPACTED}: upgrade it"
         )
     stored = str(txn.get(b"run", db=meta).decode())
     if run is not None and stored != run:

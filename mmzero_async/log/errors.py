@@ -37,6 +37,14 @@ class SequenceGap(LogError):
     """The producer skipped a sequence number: something it sent before has not arrived."""
 
 
+class TargetTaken(LogError):
+    """Something bears the name already under which a copy was to appear."""
+
+
+class BlobDropped(LogError):
+    """Compaction dropped this blob; its tombstone says when, why and which archive holds it."""
+
+
 class BlobMissing(LogError, KeyError):
     """No blob under this digest."""
 

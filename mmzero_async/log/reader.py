@@ -13,10 +13,11 @@ from typing import Any
 import lmdb
 
 from mmzero_async.log.environment import OFFSET, Environment, open_environment, readers_full
-from mmzero_async.log.errors import BlobMissing, LogError
+from mmzero_async.log.errors import BlobDropped, BlobMissing, LogError
 from mmzero_async.log.interface import SNAPSHOT_SECONDS
 from mmzero_async.log.query import Limits, NewestVersions, Page, Query, end_of
 from mmzero_async.log.snapshot import Pinned
+from mmzero_async.log.tombstones import Tombstone, decode_tombstone
 from mmzero_async.log.where import ANYTHING, Where
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.record import Record, RecordDamaged, decode_record
@@ -174,15 +175,44 @@ class LogReader:
         return self.next_offset > offset
 
     def blob(self, digest: str) -> bytes:
-        """The blob's bytes, checked against their digest. BlobMissing, or RecordDamaged."""
+        """The blob's bytes, checked against their digest.
+
+        BlobDropped when compaction took it, BlobMissing when it was never there, RecordDamaged.
+        """
         key = _blob_key(digest)
         with self._begin() as txn:
             data = txn.get(key, db=self._env.blobs) if key else None
         if data is None:
-            raise BlobMissing(f"{self._env.path} has no blob {digest}")
+            raise self._why_absent(digest)
         if blob_digest(data) != digest:
             raise RecordDamaged(f"{self._env.path}: blob {digest} is damaged")
         return bytes(data)
+
+    def _why_absent(self, digest: str) -> LogError:
+        tombstone = self.tombstone(digest)
+        if tombstone is None:
+            return BlobMissing(f"{self._env.path} has no blob {digest}")
+        return BlobDropped(
+            f"{self._env.path}: picture {digest} was {tombstone} ({tombstone.size} bytes; kept "
+            f"were {tombstone.reason})"
+            + (
+                f": `mmzero log restore {tombstone.archive} RUN --pictures` brings it back"
+                if tombstone.archive
+                else ""
+            )
+        )
+
+    def tombstone(self, digest: str) -> Tombstone | None:
+        """What compaction left in a blob's place; None for one that it did not drop."""
+        key = _blob_key(digest)
+        if key is None or self._env.dropped is None:
+            return None
+        with self._begin() as txn:
+            data = txn.get(key, db=self._env.dropped)
+        try:
+            return decode_tombstone(key, data) if data is not None else None
+        except ValueError as error:
+            raise RecordDamaged(f"{self._env.path}: {error}") from error
 
     def has_blob(self, digest: str) -> bool:
         key = _blob_key(digest)
@@ -195,6 +225,12 @@ class LogReader:
             blobs = txn.stat(self._env.blobs)["entries"]
         on_disk = (self._env.path / "data.mdb").stat().st_blocks * 512
         return LogStats(self.next_offset, blobs, (info["last_pgno"] + 1) * stat["psize"], on_disk)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """One read transaction, for the files of this room. It pins pages for as long."""
+        with self._begin(buffers=True) as txn:
+            yield txn
 
     @contextlib.contextmanager
     def _begin(self, *, buffers: bool = False) -> Iterator[Any]:

@@ -4,11 +4,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmzero_async.log.environment import MAX_READERS, PRODUCER
+from mmzero_async.log.environment import DATABASES, INDEX, MAX_READERS, PRODUCER
 from mmzero_async.log.pages import Pages
 from mmzero_async.log.reader import LogReader
+from mmzero_async.log.tombstones import decode_tombstone
+from mmzero_async.log.watch import free_share, pinned_bytes, slots
 
-_HELD_TREES = ("events", "sequences", "producers", "blobs", "meta", "index")
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A taken reader slot."""
+
+    process: int
+    commits_behind: int | None  # None: idle
+    pinned_bytes: int  # of free pages that it keeps from being used again
 
 
 @dataclass(slots=True)
@@ -20,8 +29,12 @@ class Contents:
     bytes: Counter[str] = field(default_factory=Counter)  # kind -> bytes of the bodies
     blobs: int = 0
     blob_bytes: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)  # archive -> blobs that went there
+    dropped_bytes: int = 0
     producers: dict[str, tuple[int, int]] = field(default_factory=dict)  # -> epoch, next sequence
-    readers: list[tuple[int, int | None]] = field(default_factory=list)  # process, commits behind
+    readers: list[Reading] = field(default_factory=list)
+    disk_free_bytes: int = 0  # on the file system that the log lies on
+    disk_free_share: float = 1.0
     disk_bytes: int = 0
     used_pages: int = 0
     free_pages: int = 0
@@ -37,13 +50,25 @@ class Contents:
             },
             "blobs": self.blobs,
             "blob_bytes": self.blob_bytes,
+            "dropped": self.dropped.total(),
+            "dropped_bytes": self.dropped_bytes,
+            "dropped_to": dict(self.dropped),
             "producers": {
                 name: {"epoch": epoch, "next_sequence": sequence}
                 for name, (epoch, sequence) in sorted(self.producers.items())
             },
-            "readers": [{"pid": pid, "commits_behind": behind} for pid, behind in self.readers],
+            "readers": [
+                {
+                    "pid": reading.process,
+                    "commits_behind": reading.commits_behind,
+                    "pinned_bytes": reading.pinned_bytes,
+                }
+                for reading in self.readers
+            ],
             "reader_slots": MAX_READERS,
             "disk_bytes": self.disk_bytes,
+            "disk_free_bytes": self.disk_free_bytes,
+            "disk_free_share": round(self.disk_free_share, 4),
             "used_pages": self.used_pages,
             "free_pages": self.free_pages,
             "page_size": self.page_size,
@@ -65,6 +90,12 @@ def contents(reader: LogReader) -> Contents:
             for _, data in cursor:
                 found.blobs += 1
                 found.blob_bytes += len(data)
+        if environment.dropped is not None:
+            with txn.cursor(environment.dropped) as cursor:
+                for key, data in cursor:
+                    tombstone = decode_tombstone(bytes(key), bytes(data))
+                    found.dropped[tombstone.archive] += 1
+                    found.dropped_bytes += tombstone.size
     _measure_file(reader, found)
     return found
 
@@ -76,21 +107,18 @@ def _measure_file(reader: LogReader, found: Contents) -> None:
     try:
         snapshot = pages.newest()
         trees, _ = pages.trees(snapshot)
-        held = sum(trees[name].pages for name in _HELD_TREES if name in trees)
+        held = sum(trees[name].pages for name in (*DATABASES, INDEX) if name in trees)
         found.used_pages = 2 + snapshot.main.pages + snapshot.free.pages + held
         found.free_pages = max(0, snapshot.last_page + 1 - found.used_pages)
         found.page_size = pages.page_size
         found.disk_bytes = (environment.path / "data.mdb").stat().st_blocks * 512
-        found.readers = _readers(environment.lmdb.readers(), snapshot.transaction)
+        found.disk_free_bytes, found.disk_free_share = free_share(environment)
+        for slot in slots(environment.lmdb.readers()):
+            if slot.commit is None:
+                found.readers.append(Reading(slot.process, None, 0))
+            else:
+                behind = max(0, snapshot.transaction - slot.commit)
+                pinned = pinned_bytes(environment, slot.commit) if behind else 0
+                found.readers.append(Reading(slot.process, behind, pinned))
     finally:
         pages.close()
-
-
-def _readers(table: str, newest: int) -> list[tuple[int, int | None]]:
-    """LMDB's table as (process, commits behind; None: idle): `pid thread txnid` under a heading."""
-    rows = [line.split() for line in table.splitlines()]
-    return [
-        (int(row[0]), max(0, newest - int(row[2])) if row[2].isdigit() else None)
-        for row in rows
-        if len(row) == 3 and row[0].isdigit()
-    ]

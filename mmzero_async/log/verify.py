@@ -2,9 +2,9 @@
 
 Checks each record's checksum and schema, that offsets are dense, that the sequences index and the
 events name each other, each producer's position, the secondary index, each blob against its digest,
-and that every picture that an event names is there. It walks the file's pages itself (`pages.py`),
-so that damage of any sort is counted and cannot end the process. Needs 16 bytes of memory an event
-and 8 a blob.
+and that every picture that an event names is there or has its tombstone. It walks the file's pages
+itself (`pages.py`), so that damage of any sort is counted and cannot end the process. Needs 16
+bytes of memory an event and 8 a blob or tombstone.
 
 Does not judge what events mean: whether groups are trained once is `mmzero replay --audit`.
 """
@@ -24,6 +24,7 @@ from mmzero_async.log.errors import ForeignLog, LogError
 from mmzero_async.log.index_check import IndexCheck
 from mmzero_async.log.pages import Damage, NotPages, Pages, Snapshot, Tree
 from mmzero_async.log.reader import LogReader
+from mmzero_async.log.tombstones import decode_tombstone
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import Answered, AnyEvent, Coded, Proposed, Rendered
 from mmzero_async.schemas.record import Envelope, RecordDamaged, decode_record
@@ -41,6 +42,8 @@ class Verification:
     event_bytes: int = 0
     blobs: int = 0
     blob_bytes: int = 0
+    dropped: int = 0  # blobs that compaction took
+    dropped_bytes: int = 0
     pictures: int = 0  # times that an event names a blob
     producers: int = 0
     first_bad_offset: int | None = None
@@ -67,6 +70,8 @@ class Verification:
             "event_bytes": self.event_bytes,
             "blobs": self.blobs,
             "blob_bytes": self.blob_bytes,
+            "dropped": self.dropped,
+            "dropped_bytes": self.dropped_bytes,
             "pictures_named": self.pictures,
             "producers": self.producers,
             "first_bad_offset": self.first_bad_offset,
@@ -122,6 +127,7 @@ class _Verifier:
         for damage in damages:
             self._damaged(damage)
         self._blobs = array("Q")  # the first 8 bytes of each sound blob's digest, sorted
+        self._dropped = array("Q")  # the same of what was dropped
         self._keys = array("q")  # offset -> hash of its sequence key
         self._index = IndexCheck()
         self._positions: dict[str, tuple[int, int]] = {}  # producer -> (epoch, next sequence)
@@ -131,6 +137,7 @@ class _Verifier:
             self._found.wrong("pages", problem)
         self._check_meta()
         self._check_blobs()
+        self._check_dropped()
         self._check_events()
         self._check_sequences()
         self._check_index()
@@ -181,8 +188,22 @@ class _Verifier:
                 found.wrong("blobs", f"blob {key.hex()} is damaged: it has another digest")
             else:
                 self._blobs.append(int.from_bytes(key[:8], "big"))
-        if any(a > b for a, b in pairwise(self._blobs)):
-            self._blobs = array("Q", sorted(self._blobs))
+        self._blobs = _ordered(self._blobs)
+
+    def _check_dropped(self) -> None:
+        found = self._found
+        for key, data in self._walk("dropped") if "dropped" in self._trees else ():
+            try:
+                found.dropped_bytes += decode_tombstone(key, data).size
+            except ValueError as error:
+                found.wrong("dropped", str(error))
+                continue
+            found.dropped += 1
+            short = int.from_bytes(key[:8], "big")
+            if _holds(self._blobs, short):
+                found.wrong("dropped", f"blob {key.hex()} is there and has a tombstone")
+            self._dropped.append(short)
+        self._dropped = _ordered(self._dropped)
 
     def _check_events(self) -> None:
         found = self._found
@@ -236,8 +257,7 @@ class _Verifier:
             short = int(digest[:16], 16)
         except ValueError:
             return False
-        place = bisect_left(self._blobs, short)
-        return place < len(self._blobs) and self._blobs[place] == short
+        return _holds(self._blobs, short) or _holds(self._dropped, short)
 
     def _check_sequences(self) -> None:
         found = self._found
@@ -295,6 +315,16 @@ class _Verifier:
                     f"producer {producer} stands at {position}, its last event leads to {last} "
                     "(epoch, next sequence)",
                 )
+
+
+def _ordered(found: "array[int]") -> "array[int]":
+    """They come in order, unless a page is damaged."""
+    return array("Q", sorted(found)) if any(a > b for a, b in pairwise(found)) else found
+
+
+def _holds(ordered: "array[int]", wanted: int) -> bool:
+    place = bisect_left(ordered, wanted)
+    return place < len(ordered) and ordered[place] == wanted
 
 
 def named_blobs(event: AnyEvent) -> list[str]:

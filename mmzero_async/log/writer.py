@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 
 import lmdb
 
+from mmzero_async.log.drafts import clear_compacting
 from mmzero_async.log.environment import (
+    COMPACTED,
     DROPPED,
     OFFSET,
     PRODUCER,
@@ -25,6 +27,7 @@ from mmzero_async.log.environment import (
 from mmzero_async.log.errors import FencedProducer, LogError, LogFull, SequenceGap
 from mmzero_async.log.index import Indexed, Indexer, forget, indexed, resume
 from mmzero_async.log.reader import LogReader
+from mmzero_async.log.tombstones import Tombstone, encode_tombstone
 from mmzero_async.schemas.events import SCHEMA_VERSION
 from mmzero_async.schemas.record import Envelope, RecordDamaged, encode_record
 
@@ -69,6 +72,7 @@ class LogWriter:
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._lock = lock_for_writing(path)
+        clear_compacting(path)
         try:
             self._env = open_environment(path, write=True, run=run, map_gib=map_gib, sync=sync)
         except LogError:
@@ -109,7 +113,7 @@ class LogWriter:
             except lmdb.MapFullError:
                 self._grow()
             except (lmdb.Error, OSError) as error:
-                if _is_full(error):
+                if is_full(error):
                     raise LogFull(
                         f"no room for the log at {self._env.path}: {error}. Free disk space; "
                         "nothing acknowledged is lost and the run goes on when there is room"
@@ -196,8 +200,53 @@ class LogWriter:
         txn.put(key, encode_record(envelope), db=self._env.events, append=True)
         fresh.append(indexed(envelope))
         for digest, data in submission.blobs.items():
-            txn.put(bytes.fromhex(digest), data, db=self._env.blobs, overwrite=False)
+            self._put_blob(txn, bytes.fromhex(digest), data)
         return Ack(offset)
+
+    def _put_blob(self, txn: Any, key: bytes, data: bytes | memoryview) -> bool:
+        """Whether it is new; a blob that had been dropped loses its tombstone."""
+        new = bool(txn.put(key, data, db=self._env.blobs, overwrite=False))
+        if new:
+            txn.delete(key, db=self._env.dropped)
+        return new
+
+    # --- compaction ------------------------------------------------------------------------
+
+    def drop_blobs(self, keys: Sequence[bytes], reason: str, archive: str) -> int:
+        """Puts a tombstone in the place of each blob, in one transaction; bytes dropped. LogFull.
+
+        The file does not get smaller by it, but reuses what becomes free.
+        """
+
+        def dropped() -> int:
+            size, now = 0, self._clock()
+            with self._env.lmdb.begin(write=True) as txn:
+                txn.put(b"format", OFFSET.pack(COMPACTED), db=self._env.meta)
+                for key in keys:
+                    data = txn.pop(key, db=self._env.blobs)
+                    if data is not None:
+                        size += len(data)
+                        tombstone = Tombstone(len(data), reason, now, archive)
+                        encoded = encode_tombstone(key, tombstone)
+                        txn.put(key, encoded, db=self._env.dropped)
+            return size
+
+        return self._durably(dropped)
+
+    def put_back(self, blobs: Mapping[bytes, bytes]) -> int:
+        """Stores again those of the blobs that have a tombstone; how many. LogFull."""
+
+        def stored() -> int:
+            count = 0
+            with self._env.lmdb.begin(write=True) as txn:
+                for key, data in blobs.items():
+                    if txn.get(key, db=self._env.dropped) is not None:
+                        count += self._put_blob(txn, key, data)
+            return count
+
+        return self._durably(stored)
+
+    # --- producers -------------------------------------------------------------------------
 
     def _position(self, txn: Any, producer: str) -> tuple[int, int]:
         found = txn.get(producer.encode(), db=self._env.producers)
@@ -244,7 +293,7 @@ class LogWriter:
         self._lock.release()
 
 
-def _is_full(error: Exception) -> bool:
+def is_full(error: Exception) -> bool:
     """A commit that a full disk cut short comes as a bare lmdb.Error with EIO in its text."""
     if isinstance(error, lmdb.DiskError):
         return True

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from mmzero_async.config import LogConfig
 from mmzero_async.log.errors import FencedProducer, LogError, LogFull
+from mmzero_async.log.watch import Watch
 from mmzero_async.log.writer import LogWriter, Submission
 from mmzero_async.schemas.events import AnyEvent, Event, WorkAbandoned, encode_event, kind_of
 from mmzero_async.schemas.work import STAGES, Stage, completes
@@ -25,6 +26,7 @@ from mmzero_async.transport.leases import LeaseTable
 from mmzero_async.transport.roster import Peer, Presence
 from mmzero_async.transport.security import gate_of, listen, receive
 
+WATCH_SECONDS = 5.0  # between two looks at readers and disk
 SERVER = "log-server"  # the name under which the server writes its own events
 REVOKED = "the key that this connection came in with is not authorised any more"
 
@@ -44,6 +46,9 @@ class LogServer:
         self._writer, self._dispatcher, self._config = writer, dispatcher, config
         self._config_digest, self._log, self._clock = config_digest, logger, clock
         self._reader = writer.reader()
+        self._watch = Watch(
+            self._reader.environment, logger, config.warn_reader_seconds, config.warn_free_share
+        )
         self._peers: dict[bytes, Peer] = {}
         self._presence = Presence()
         self._leases = LeaseTable(config.lease_seconds, config.max_attempts)
@@ -54,7 +59,7 @@ class LogServer:
             dispatcher.apply(record)
             self._presence.apply(record.event())
         self._bind(config)
-        self._last_beat = clock()
+        self._last_beat = self._last_look = clock()
         self._started: float | None = self._last_beat
 
     def _bind(self, config: LogConfig) -> None:
@@ -356,6 +361,9 @@ class LogServer:
                 p.hello.worker for p in self._peers.values()
             }:
                 self._tell(self._presence.left(worker, "silent"))
+        if now - self._last_look >= min(WATCH_SECONDS, self._config.warn_reader_seconds):
+            self._last_look = now
+            self._watch.look(now)
         if now - self._last_beat >= self._config.heartbeat_seconds:
             self._last_beat = now
             for identity in list(self._peers):
