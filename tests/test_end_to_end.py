@@ -9,6 +9,7 @@ The story is told once; each test looks at one part of it.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,3 +291,19 @@ def test_a_trained_picture_can_be_traced_and_becomes_a_row_of_a_dataset(story: S
         assert word in told
     wrote = re.match(r"(\d+) rows", mmzero("dataset", story.run).stdout)
     assert wrote is not None and 0 < int(wrote[1]) <= rendered
+
+
+def test_a_step_whose_pictures_were_dropped_says_where_they_are_and_is_the_same_with_them_again(
+    story: Story, tmp_path: Path
+) -> None:
+    run, kept = tmp_path / "run", tmp_path / "archive"
+    shutil.copytree(story.run, run)
+    step = ("replay", run, "--step", "1", "--role", "solver")
+    done = mmzero("log", "compact", run, "--keep-pictures", "none", "--archive", kept)
+    assert done.returncode == 0, done.stderr
+    assert mmzero("replay", run, "--audit").returncode == 0
+    refused = mmzero(*step)
+    assert refused.returncode == 1 and f"archive {kept}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert mmzero("log", "restore", kept, run, "--pictures").returncode == 0
+    assert mmzero(*step).returncode == 0
