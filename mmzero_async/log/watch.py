@@ -46,11 +46,12 @@ def pinned_bytes(environment: Environment, commit: int) -> int:
     try:
         snapshot = pages.newest()
         lists = islice(pages.walk(snapshot, snapshot.free), _MOST_LISTS)
-        return pages.page_size * sum(
+        pinned: int = sum(
             _COUNT.unpack_from(item.value)[0]
             for item in lists
             if isinstance(item, Entry) and _COUNT.unpack(item.key)[0] >= commit
         )
+        return pages.page_size * pinned
     finally:
         pages.close()
 
