@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmzero_async.log.archive import archive
+from mmzero_async.log.drafts import check_room
 from mmzero_async.log.environment import lock_for_writing
 from mmzero_async.log.errors import ForeignLog, LogError
 from mmzero_async.log.manifest import open_archive, picture_digests
@@ -105,17 +106,19 @@ def ensure_archived(reader: LogReader, planned: Plan, folder: Path, beside: list
 def compact(writer: LogWriter, planned: Plan, *, kept: str, archived: Path | None) -> Compacted:
     """Drops what is planned and shrinks the file; `kept` says in words what was not dropped.
 
-    Closes the writer. LogFull, LogInUse: what was dropped by then stays dropped, its pages are used
-    again, and compacting once more makes the file smaller.
+    Closes the writer. LogFull; LogInUse when somebody opened the log meanwhile: what was dropped by
+    then stays dropped, its pages are used again, and compacting once more makes the file smaller.
     """
     reader = writer.reader()
     file = reader.environment.path / "data.mdb"
     before = file.stat().st_size
     where = str(archived.resolve()) if archived is not None else ""
     try:
+        room = "free disk space and compact again; nothing was changed"
+        check_room(max(0, before - planned.drop_bytes), file.parent, "the compacted copy", room)
         for start in range(0, len(planned.drop), _BATCH):
             writer.drop_blobs(planned.drop[start : start + _BATCH], kept, where)
-        shrink(reader.environment, max(0, before - planned.drop_bytes))
+        shrink(reader.environment)
     finally:
         writer.close()  # what it shows is the old file from now on
     return Compacted(before, file.stat().st_size)

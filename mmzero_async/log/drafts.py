@@ -33,13 +33,14 @@ def draft_of(target: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def check_room(needed: int, folder: Path, what: str) -> None:
+def check_room(
+    needed: int, folder: Path, what: str, do: str = "name a folder on another disk"
+) -> None:
     """LogFull when the disk under a folder has less than so many bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise LogFull(
-            f"{what} may need {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free: name a "
-            "folder on another disk"
+            f"{what} may need {needed / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free: {do}"
         )
 
 

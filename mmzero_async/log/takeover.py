@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmzero_async.log.backup import copy_compacted
-from mmzero_async.log.drafts import COMPACTING, check_room, clear_compacting, sync
+from mmzero_async.log.drafts import COMPACTING, clear_compacting, sync
 from mmzero_async.log.environment import Environment
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.pages import HEADER, Pages
@@ -30,15 +30,14 @@ class LogInUse(LogError):
     """Another process has the log open."""
 
 
-def shrink(environment: Environment, size: int) -> None:
-    """Puts a verified copy without free pages, of about `size` bytes, in the file's place.
+def shrink(environment: Environment) -> None:
+    """Puts a verified copy without free pages in the file's place.
 
     Only for who holds the writer's lock; close the environment afterwards, it shows the old file.
     LogInUse, LogFull, LogError when the copy does not verify: then the old file stays.
     """
     log = environment.path
     clear_compacting(log)
-    check_room(size, log, "the compacted copy")
     draft = log / COMPACTING
     try:
         draft.mkdir()
