@@ -19,7 +19,7 @@ from mmzero_async.learner.errors import LearnerError
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader, LogStats
 from mmzero_async.ops import dataset as datasets
-from mmzero_async.ops import log_commands, log_retention, summary, tail, trace
+from mmzero_async.ops import key_commands, log_commands, log_retention, summary, tail, trace
 from mmzero_async.ops import replay as replays
 from mmzero_async.ops import what_if as what_ifs
 from mmzero_async.ops.evaluate import evaluate
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 log_commands.app.add_typer(log_retention.app)
 app.add_typer(log_commands.app, name="log")
+app.add_typer(key_commands.app, name="keys")
 console = Console(highlight=False)
 
 

@@ -40,6 +40,7 @@ from mmzero_async.schemas.events import (
     kind_of,
 )
 from mmzero_async.transport.client import LogClient
+from mmzero_async.transport.keys import ClientKeys, local_keys
 
 SAMPLE_SECONDS = 5.0
 PATIENCE = 20.0  # seconds that an event of ours may wait for the log server
@@ -72,6 +73,7 @@ class Supervisor:
         begun = time.monotonic()
         for name in ("log.url", "log.read.url"):
             (self.run_dir / name).unlink(missing_ok=True)
+        keys = local_keys(self.config.log.keys)  # the children find theirs by the same path
         async with contextlib.AsyncExitStack() as stack:
             watching = await stack.enter_async_context(self._watching())
             self.say("log server")
@@ -83,7 +85,7 @@ class Supervisor:
             await self._start("log-reader", "log_reader", "--port", str(port), vital=False)
             engine_url = await stack.enter_async_context(self._engine(watching))
             self.reader = await stack.enter_async_context(self._reading())
-            client = await stack.enter_async_context(self._joined(log_url))
+            client = await stack.enter_async_context(self._joined(log_url, keys))
             engine = await stack.enter_async_context(VllmClient(engine_url))
             await self._log_start(client)
             self.say("learner")
@@ -234,12 +236,13 @@ class Supervisor:
             reader.close()
 
     @contextlib.asynccontextmanager
-    async def _joined(self, log_url: str) -> AsyncIterator[LogClient]:
+    async def _joined(self, log_url: str, keys: ClientKeys | None) -> AsyncIterator[LogClient]:
         async with LogClient.connect(
             log_url,
             worker="supervisor",
             role="supervisor",
             config_digest=self.config.digest(),
+            keys=keys,
         ) as client:
             yield client
 

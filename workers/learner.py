@@ -39,7 +39,13 @@ from mmzero_async.schemas.events import (
 )
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import TransportError
-from mmzero_async.workers.loop import Setting, setting_from_command_line, until_stopped
+from mmzero_async.workers.loop import (
+    HOPELESS,
+    KEYS_AMISS,
+    Setting,
+    setting_from_command_line,
+    until_stopped,
+)
 
 CHECK_ENGINE_SECONDS = 2.0
 REJECTIONS_A_MESSAGE = 256
@@ -301,6 +307,7 @@ async def serve(setting: Setting, log_url: str) -> None:
                 worker=setting.worker,
                 role="learner",
                 config_digest=setting.config.digest(),
+                keys=setting.keys,
             )
         )
         base_folder = Path((setting.run_dir / "base_model").read_text().strip())
@@ -317,8 +324,8 @@ def main() -> int:
     except (TransportError, EngineError, LearnerError, LogError) as error:
         setting.logger.error("learner stopped", error=str(error))
         print(f"learner: {error}", file=sys.stderr)
-        # Another start would see no more of the pictures: the supervisor ends the run.
-        return os.EX_CONFIG if isinstance(error, PicturesUnseen) else 1
+        # Another start would see no more of the pictures and have no better key: the run ends.
+        return HOPELESS if isinstance(error, (PicturesUnseen, *KEYS_AMISS)) else 1
 
 
 if __name__ == "__main__":

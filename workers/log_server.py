@@ -17,10 +17,11 @@ from mmzero_async.config import from_json
 from mmzero_async.log.errors import ForeignLog, LogError, LogLocked
 from mmzero_async.log.writer import LogWriter
 from mmzero_async.projections.dispatcher import PipelineDispatcher
-from mmzero_async.transport.errors import TransportError
+from mmzero_async.transport.errors import KeysUnusable, NotSecured, TransportError
 from mmzero_async.transport.server import LogServer
 
 HOPELESS = os.EX_CONFIG  # exit status: starting it again would end the same way
+HOPELESS_ERRORS = (ForeignLog, LogLocked, KeysUnusable, NotSecured)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     except (LogError, TransportError, ValueError) as error:
         logger.error("log server failed", error=str(error))
         print(f"log server: {error}", file=sys.stderr)
-        return HOPELESS if isinstance(error, ForeignLog | LogLocked) else 1
+        return HOPELESS if isinstance(error, HOPELESS_ERRORS) else 1
     return 0
 
 

@@ -22,9 +22,17 @@ from mmzero_async.engines.errors import EngineError, EngineUnavailable, PolicyNo
 from mmzero_async.schemas.events import Event, WorkerFailed
 from mmzero_async.schemas.work import Stage
 from mmzero_async.transport.client import Lease, LogClient
-from mmzero_async.transport.errors import TransportError
+from mmzero_async.transport.errors import (
+    HandshakeFailed,
+    KeysUnusable,
+    NotSecured,
+    TransportError,
+)
+from mmzero_async.transport.keys import ClientKeys, client_keys, local_keys
 
 ENGINE_PAUSE = 1.0  # seconds to wait before asking a lost engine again
+HOPELESS = os.EX_CONFIG  # exit status: starting it again would end the same way
+KEYS_AMISS = (HandshakeFailed, KeysUnusable, NotSecured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +56,46 @@ class Setting:
     config: Config
     engine_url: str
     logger: Any
+    keys: ClientKeys | None = None  # for the log server
 
 
 def main(role: str, stage: Stage, in_flight: Callable[[Config], int], jobs: Jobs) -> int:
     """Entry point of a stage's process; the exit status."""
     setting, log_url = setting_from_command_line(role)
+    status = 1
     try:
         return asyncio.run(until_stopped(_serve(setting, log_url, role, stage, in_flight, jobs)))
     except* (TransportError, EngineError) as errors:
         for error in errors.exceptions:
             setting.logger.error("worker stopped", error=str(error))
             print(f"{setting.worker}: {error}", file=sys.stderr)
-    return 1
+        status = HOPELESS if errors.subgroup(KEYS_AMISS) else 1
+    return status
 
 
 def setting_from_command_line(role: str) -> tuple[Setting, str]:
-    """Reads `--run-dir`, `--worker`, and from the run folder the configuration and addresses."""
+    """Reads `--run-dir`, `--worker`, and from the run folder the configuration and addresses.
+
+    Exits with HOPELESS and a line of why when the key file cannot be used.
+    """
     parser = argparse.ArgumentParser(description=f"{role} worker of a run")
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--worker", default=f"{role}-0")
     parser.add_argument("--log-url", default="", help="default: what the log server published")
+    parser.add_argument("--key", type=Path, help="secret key file; default: `local` of log.keys")
     parser.add_argument("--engine-url", default="", help="default: what the engine published")
     args = parser.parse_args()
     config = from_json((args.run_dir / "config.json").read_text())
     logger = telemetry.configure(args.run_dir, args.worker, run=args.run_dir.name, role=role)
     engine = args.engine_url or _published(args.run_dir / "engine.url")
     log = args.log_url or _published(args.run_dir / "log.url")
-    return Setting(args.run_dir, args.worker, config, engine, logger), log
+    try:
+        keys = client_keys(args.key) if args.key else local_keys(config.log.keys)
+    except KeysUnusable as error:
+        logger.error("worker stopped", error=str(error))
+        print(f"{args.worker}: {error}", file=sys.stderr)
+        raise SystemExit(HOPELESS) from None
+    return Setting(args.run_dir, args.worker, config, engine, logger, keys), log
 
 
 def _published(path: Path) -> str:
@@ -103,7 +124,11 @@ async def _serve(
     async with (
         jobs(setting) as job,
         LogClient.connect(
-            log_url, worker=setting.worker, role=role, config_digest=setting.config.digest()
+            log_url,
+            worker=setting.worker,
+            role=role,
+            config_digest=setting.config.digest(),
+            keys=setting.keys,
         ) as client,
         asyncio.TaskGroup() as group,
     ):

@@ -160,7 +160,18 @@ def client_keys(secret_file: Path) -> ClientKeys:
         raise KeysUnusable(
             f"{beside} is missing: copy {SERVER_KEY}.key from the log server's key folder to there"
         )
-    return ClientKeys(secret_file, _pair(secret_file), _key(beside, _fields(beside), "public-key"))
+    return ClientKeys(secret_file, _pair(secret_file), server_public(beside.parent))
+
+
+def local_keys(folder: str) -> ClientKeys | None:
+    """The keys of what runs beside the log server, by `log.keys`; None without. KeysUnusable."""
+    return client_keys(Path(folder).expanduser() / f"{LOCAL_KEY}.key_secret") if folder else None
+
+
+def server_public(folder: Path) -> bytes:
+    """KeysUnusable."""
+    path = folder / f"{SERVER_KEY}.key"
+    return _key(path, _fields(path), "public-key")
 
 
 def read_authorized(folder: Path) -> tuple[dict[bytes, Authorized], list[str]]:
