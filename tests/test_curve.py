@@ -10,12 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 import structlog
+import zmq
 
 from mmzero_async.config import LogConfig
 from mmzero_async.log.writer import LogWriter
 from mmzero_async.schemas.blobs import blob_digest
-from mmzero_async.schemas.events import Measured, Rendered, WorkerLeft
+from mmzero_async.schemas.events import Measured, Rendered, WorkerLeft, encode_event, kind_of
 from mmzero_async.schemas.work import Work, completes
+from mmzero_async.transport import messages as m
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import (
     HandshakeFailed,
@@ -25,7 +27,7 @@ from mmzero_async.transport.errors import (
     WorkerRefused,
 )
 from mmzero_async.transport.keys import client_keys, new_keys
-from mmzero_async.transport.security import is_loopback
+from mmzero_async.transport.security import is_loopback, secure_client
 from mmzero_async.transport.server import LogServer
 
 PLAIN = LogConfig(port=0, map_gib=1, heartbeat_seconds=0.1, dead_seconds=30.0)
@@ -194,6 +196,50 @@ async def test_a_revoked_key_is_out_at_once_and_at_its_next_handshake(tmp_path, 
             assert WorkerLeft(worker="alpha.w", role="renderer", reason="revoked") in stored(
                 server, WorkerLeft
             )
+
+
+def wire(server: LogServer, secret: Path, identity: bytes) -> zmq.Socket:
+    socket = zmq.Context.instance().socket(zmq.DEALER)
+    socket.setsockopt(zmq.ROUTING_ID, identity)
+    secure_client(socket, server.url, client_keys(secret))
+    socket.connect(server.url)
+    return socket
+
+
+def answer(socket: zmq.Socket, message: m.Message, kind: type) -> m.Message | None:
+    """The server's answer of that kind, if any comes soon; heartbeats and others pass by."""
+    socket.send(m.encode(message))
+    while socket.poll(2000):
+        found = m.decode_to_worker(socket.recv_multipart()[0])
+        if isinstance(found, kind):
+            return found
+    return None
+
+
+def hello(worker: str) -> m.Hello:
+    return m.Hello(
+        worker=worker, role="r", incarnation="i", host="h", pid=1, config_digest="digest"
+    )
+
+
+def test_a_key_does_not_speak_over_the_connection_of_another(tmp_path, keys):
+    """beta calls its connection as alpha called hers, when she has just gone without a word."""
+    event = Measured(source="w", figures={})
+    append = m.Append(sequence=0, kinds=[kind_of(event)], bodies=[encode_event(event)])
+    with serving(tmp_path, keys) as server:
+        alpha = wire(server, secret_of(keys, "alpha"), b"same")
+        assert answer(alpha, hello("alpha.w"), m.Welcome)
+        alpha.close(0)
+        while True:  # until ZeroMQ has forgotten her, beta's connection is not heard at all
+            beta = wire(server, secret_of(keys, "beta"), b"same")
+            heard = answer(beta, append, m.Unknown | m.Appended)
+            if heard is not None:
+                break
+            beta.close(0)
+        assert isinstance(heard, m.Unknown)
+        assert [peer.hello.worker for peer in server._peers.values()] == ["alpha.w"]
+        assert stored(server, Measured) == []
+        beta.close(0)
 
 
 async def handshake_of(server: LogServer, secret: Path) -> str:

@@ -1,10 +1,15 @@
-"""Workers that lie, die, come back and bear each other's names do no harm to the log."""
+"""Workers that lie, die, come back and bear each other's names do no harm to the log.
+
+What is hostile in a message is tried over both links: plain, and CURVE with an authorised key.
+"""
 
 import asyncio
 import contextlib
 import os
+import socket
 import threading
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -30,6 +35,8 @@ from mmzero_async.schemas.work import Work, completes
 from mmzero_async.transport import messages as m
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import TransportError, WorkerRefused
+from mmzero_async.transport.keys import ClientKeys, local_keys, new_keys
+from mmzero_async.transport.security import secure_client
 from mmzero_async.transport.server import LogServer
 
 CONFIG = LogConfig(port=0, map_gib=1, heartbeat_seconds=0.1, dead_seconds=30.0, max_attempts=2)
@@ -79,12 +86,35 @@ def serving(path: Path, dispatcher=None, config: LogConfig = CONFIG):
         writer.close()
 
 
+@dataclass(frozen=True)
+class Link:
+    """How a server listens, and what its clients need to come in."""
+
+    config: LogConfig = CONFIG
+    keys: ClientKeys | None = None
+
+
+PLAIN = Link()
+
+
+@pytest.fixture(params=["plain", "curve"])
+def link(request, tmp_path) -> Link:
+    if request.param == "plain":
+        return PLAIN
+    new_keys(tmp_path / "keys")
+    config = msgspec.structs.replace(CONFIG, keys=str(tmp_path / "keys"))
+    return Link(config, local_keys(config.keys))
+
+
 class Wire:
     """A worker that speaks the protocol by hand, word for word."""
 
-    def __init__(self, url: str, worker: str = "w", incarnation: str | None = None) -> None:
+    def __init__(
+        self, url: str, worker: str = "w", incarnation: str | None = None, link: Link = PLAIN
+    ) -> None:
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
+        secure_client(self.socket, url, link.keys)
         self.socket.connect(url)
         self.hello = m.Hello(
             worker=worker,
@@ -130,8 +160,8 @@ def appending(sequence: int, *events, blobs: tuple[bytes, ...] = ()) -> m.Append
 
 
 @contextlib.contextmanager
-def wires(server: LogServer, *names: str):
-    made = [Wire(server.url, name) for name in names]
+def wires(server: LogServer, *names: str, link: Link = PLAIN):
+    made = [Wire(server.url, name, link=link) for name in names]
     try:
         yield made
     finally:
@@ -139,9 +169,14 @@ def wires(server: LogServer, *names: str):
             wire.close()
 
 
-def joining(server: LogServer, worker: str = "w"):
+def joining(server: LogServer, worker: str = "w", link: Link = PLAIN):
     return LogClient.connect(
-        server.url, worker=worker, role="renderer", config_digest="digest", patience=5
+        server.url,
+        worker=worker,
+        role="renderer",
+        config_digest="digest",
+        patience=5,
+        keys=link.keys,
     )
 
 
@@ -196,8 +231,11 @@ HOSTILE_APPENDS = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_frame_leaves_the_server_serving(tmp_path, what):
-    with serving(tmp_path) as server, wires(server, "vandal", "good") as (vandal, good):
+def test_a_hostile_frame_leaves_the_server_serving(tmp_path, what, link):
+    with (
+        serving(tmp_path, config=link.config) as server,
+        wires(server, "vandal", "good", link=link) as (vandal, good),
+    ):
         vandal.socket.send_multipart(HOSTILE[what] or [b""])
         assert vandal.hear(m.Malformed)
         good.join()
@@ -206,8 +244,11 @@ def test_a_hostile_frame_leaves_the_server_serving(tmp_path, what):
 
 
 @pytest.mark.parametrize("what", HOSTILE_APPENDS)
-def test_a_hostile_append_is_refused_and_leaves_no_trace(tmp_path, what):
-    with serving(tmp_path, Renders(1)) as server, wires(server, "vandal", "good") as (vandal, good):
+def test_a_hostile_append_is_refused_and_leaves_no_trace(tmp_path, what, link):
+    with (
+        serving(tmp_path, Renders(1), link.config) as server,
+        wires(server, "vandal", "good", link=link) as (vandal, good),
+    ):
         vandal.join()
         message = HOSTILE_APPENDS[what]
         vandal.say(message, *[b"blob"] * len(message.blobs))
@@ -433,10 +474,77 @@ async def test_a_settled_lease_is_no_longer_held(tmp_path):
             assert client.holding == frozenset()
 
 
-async def test_a_message_larger_than_the_server_takes_is_refused_at_once(tmp_path):
-    small = msgspec.structs.replace(CONFIG, max_message_mib=1)
+def test_a_frame_of_the_largest_size_is_read_and_a_larger_one_costs_its_sender_the_line(
+    tmp_path, link
+):
+    """To the byte: encryption adds some of its own, which must not count."""
+    small = msgspec.structs.replace(link.config, max_message_mib=1)
+    with (
+        serving(tmp_path, config=small) as server,
+        wires(server, "vandal", "good", link=link) as (vandal, good),
+    ):
+        cut = vandal.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        vandal.join()
+        blob = bytes(1 << 20)
+        vandal.append(0, measured(1), blobs=(blob,))
+        assert vandal.hear(m.Appended)
+        assert not cut.poll(0)
+        vandal.append(1, measured(2), blobs=(blob + b"x",))
+        assert cut.poll(30_000), "the server took a frame that is too large"
+        good.join()
+        good.append(0, measured(3), blobs=(blob,))
+        assert good.hear(m.Appended)
+        assert events_of(server, Measured) == [measured(1), measured(3)]
+        vandal.socket.disable_monitor()
+        cut.close(0)
+
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01"
+ON_THE_WIRE = {
+    "nothing": b"",
+    "not ZeroMQ": b"GET / HTTP/1.1\r\n\r\n",
+    "noise": b"\xff" + bytes(range(256)) * 40,
+    "half a greeting": GREETING,
+    "no such mechanism": GREETING + b"NOSUCH".ljust(20, b"\0") + bytes(32),
+    "PLAIN": GREETING
+    + b"PLAIN".ljust(20, b"\0")
+    + bytes(32)
+    + b"\x04\x10\x05HELLO\x04user\x04pass",
+    "a NULL that asks for all the memory": GREETING
+    + b"NULL".ljust(20, b"\0")
+    + bytes(32)
+    + b"\x06"
+    + b"\xff" * 8
+    + b"\x05READY",
+    "a CURVE that makes no sense": GREETING
+    + b"CURVE".ljust(20, b"\0")
+    + bytes(32)
+    + b"\x04\xc8\x05HELLO"
+    + bytes(194),
+}
+
+
+@pytest.mark.parametrize("what", ON_THE_WIRE)
+def test_what_is_no_zeromq_harms_nobody(tmp_path, what, link):
+    with (
+        serving(tmp_path, config=link.config) as server,
+        wires(server, "good", link=link) as (good,),
+    ):
+        port = int(server.url.rpartition(":")[2])
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                line = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                line.sendall(ON_THE_WIRE[what])
+            good.join()
+            good.append(0, measured())
+            assert good.hear(m.Appended)
+        assert [peer.hello.worker for peer in server._peers.values()] == ["good"]
+
+
+async def test_a_message_larger_than_the_server_takes_is_refused_at_once(tmp_path, link):
+    small = msgspec.structs.replace(link.config, max_message_mib=1)
     with serving(tmp_path, config=small) as server:
-        async with joining(server) as client:
+        async with joining(server, link=link) as client:
             blob = bytes(2 << 20)
             with pytest.raises(WorkerRefused, match="max_message_mib"):
                 await client.append([measured()], {blob_digest(blob): blob})
