@@ -23,6 +23,7 @@ EXPECTED = {
     *(f"ingest_{traffic}_ack_{p}" for traffic in ("mixed", "quiet") for p in ("p50", "p99")),
     *("ingest_trajectories", "log_server_peak_memory"),
     *("query_lineage", "query_kind", "query_last_50th", "replay_remote", "replay_remote_filtered"),
+    *("ingest_mixed_curve", "ingest_100kB_curve"),
 }
 
 

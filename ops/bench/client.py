@@ -1,7 +1,8 @@
 """One client process of the ingestion bench: says `ready`, waits for a line, appends, reports.
 
-`python -m mmzero_async.ops.bench.client URL DIGEST INDEX CLIENTS SECONDS TRAFFIC WINDOW`, TRAFFIC
-being `mixed` or a size of `traffic.SIZES`. Reports one JSON line: events, bytes, latencies in ms.
+`python -m mmzero_async.ops.bench.client URL DIGEST KEYS INDEX CLIENTS TRAFFIC WINDOW`, TRAFFIC
+being `mixed` or a size of `traffic.SIZES`, KEYS a folder of CURVE keys or empty. Reports one JSON
+line: events, bytes, latencies in ms.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from mmzero_async.ops.bench.traffic import SIZES, Lineage, Lineages
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import Event, WorkerFailed, encode_event
 from mmzero_async.transport.client import LogClient
+from mmzero_async.transport.keys import local_keys
 
 KEPT = 20_000  # latencies reported
 
@@ -69,10 +71,14 @@ class Appender:
         await asyncio.gather(*(self.append(event, sizes[-1]) for event in lineage.answered))
 
 
-async def measure(url: str, digest: str, numbers: tuple[int, int, int], traffic: str) -> Appender:
+async def measure(
+    url: str, digest: str, keys: str, numbers: tuple[int, int, int], traffic: str
+) -> Appender:
     index, clients, window = numbers
     name = f"bench-{index}"
-    async with LogClient.connect(url, worker=name, role="bench", config_digest=digest) as client:
+    async with LogClient.connect(
+        url, worker=name, role="bench", config_digest=digest, keys=local_keys(keys)
+    ) as client:
         appender = Appender(client)
         work: Callable[[int], Awaitable[None]]
         if traffic == "mixed":
@@ -94,9 +100,9 @@ async def measure(url: str, digest: str, numbers: tuple[int, int, int], traffic:
 
 
 def main() -> None:
-    url, digest, index, clients, traffic, window = sys.argv[1:]
+    url, digest, keys, index, clients, traffic, window = sys.argv[1:]
     numbers = (int(index), int(clients), int(window))
-    done = asyncio.run(measure(url, digest, numbers, traffic))
+    done = asyncio.run(measure(url, digest, keys, numbers, traffic))
     report = {
         "events": done.events,
         "bytes": done.size,

@@ -19,6 +19,7 @@ from mmzero_async.ops.bench.appends import OURS, RAW, append_rates
 from mmzero_async.ops.bench.figures import Figure, percentile
 from mmzero_async.ops.bench.stores import Item
 from mmzero_async.ops.bench.traffic import SIZES, mixed_items, values
+from mmzero_async.transport.keys import new_keys
 
 PROTOTYPE = 86.0  # trajectories a second: the best durable store of rollouts known so far
 CLIENTS = 3
@@ -72,10 +73,34 @@ def ingestion(folder: Path, scale: float) -> Iterator[Figure]:
         latency = percentile(quiet.latencies, share)
         name, note = f"ingest_quiet_ack_{word}", "one client, one event of 1 kB at a time"
         yield Figure(name, latency, "ms", f"{RAW}, one", 1000 / single[RAW], note)
+    yield from cost_of_keys(folder, seconds / 2)
 
 
-def ingest(folder: Path, *, traffic: str, clients: int, window: int, seconds: float) -> Ingested:
-    config = Config(log=LogConfig(port=0))
+def cost_of_keys(folder: Path, seconds: float) -> Iterator[Figure]:
+    """Ingestion over CURVE beside ingestion without, by turns, so that both meet the same load."""
+    keys = folder / "keys"
+    new_keys(keys)
+    for traffic, window in (("mixed", 6), ("100kB", 16)):
+        rates: dict[str, float] = {}
+        for with_keys in ("", str(keys), str(keys), ""):
+            done = ingest(
+                folder,
+                traffic=traffic,
+                clients=CLIENTS,
+                window=window,
+                seconds=seconds,
+                keys=with_keys,
+            )
+            rates[with_keys] = rates.get(with_keys, 0.0) + done.events / done.seconds / 2
+        name, note = f"ingest_{traffic}_curve", f"{CLIENTS} client processes; mean of two turns"
+        yield Figure(name, rates[str(keys)], "events/s", "without keys", rates[""], note)
+    shutil.rmtree(keys)
+
+
+def ingest(
+    folder: Path, *, traffic: str, clients: int, window: int, seconds: float, keys: str = ""
+) -> Ingested:
+    config = Config(log=LogConfig(port=0, keys=keys))
     run = folder / f"{traffic}-{clients}-{window}"
     run.mkdir()
     (run / "config.json").write_text(config.to_json())
@@ -83,7 +108,7 @@ def ingest(folder: Path, *, traffic: str, clients: int, window: int, seconds: fl
         before = _peak_of(server.pid)
         numbers = (str(clients), traffic, str(window))
         processes = [
-            _start("client", url, config.digest(), str(i), *numbers) for i in range(clients)
+            _start("client", url, config.digest(), keys, str(i), *numbers) for i in range(clients)
         ]
         try:
             for process in processes:
