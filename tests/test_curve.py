@@ -178,7 +178,8 @@ async def test_a_key_that_is_added_while_the_server_runs_comes_in(tmp_path, keys
             assert await client.append([Measured(source="w", figures={})])
 
 
-async def test_a_revoked_key_is_out_at_once_and_at_its_next_handshake(tmp_path, keys):
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+async def test_a_revoked_key_is_out_at_once_and_at_its_next_handshake(tmp_path, keys, how):
     """Its open connection is told, and what it still sends is not in the log."""
     with serving(tmp_path, keys) as server:
         async with joining(server, secret_of(keys, "beta"), "beta") as other:
@@ -186,11 +187,14 @@ async def test_a_revoked_key_is_out_at_once_and_at_its_next_handshake(tmp_path, 
                 async with joining(server, secret_of(keys, "alpha")) as client:
                     lease = await client.lease("render")
                     (keys / "authorized" / "alpha.key").unlink()
+                    if how == "replaced":
+                        secret_of(keys, "alpha").rename(keys / "older")
+                        new_keys(keys, ["alpha"])
                     async with asyncio.timeout(60):
                         while True:
                             await client.append([Measured(source="w", figures={})])
-            told = await handshake_of(server, secret_of(keys, "alpha"))
-            assert "does not know the key" in told
+            older = secret_of(keys, "alpha") if how == "removed" else keys / "older"
+            assert "does not know the key" in await handshake_of(server, older)
             again = await other.lease("render")
             assert (again.work.key, again.work.attempt) == (lease.work.key, 1)
             assert WorkerLeft(worker="alpha.w", role="renderer", reason="revoked") in stored(

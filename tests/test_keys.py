@@ -88,6 +88,7 @@ def test_new_overwrites_nothing_and_makes_nothing_when_it_refuses(tmp_path):
         ([], "--name"),
         (["--name", "beta", "--name", "alpha"], "not overwritten"),
         (["--name", "server"], "not overwritten"),
+        (["--name", "local"], "not overwritten"),
         (["--name", "beta", "--name", "beta"], "twice"),
         (["--name", "../beta"], "no name"),
         (["--name", ".."], "no name"),
@@ -98,6 +99,19 @@ def test_new_overwrites_nothing_and_makes_nothing_when_it_refuses(tmp_path):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert mmzero("keys", "new", folder, "--name", "beta").returncode == 0
     assert before.items() <= {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}.items()
+
+
+def test_a_new_server_key_is_made_beside_the_clients_when_the_old_one_was_removed(tmp_path):
+    folder = tmp_path / "keys"
+    new_keys(folder, ["alpha"])
+    old = server_pair(folder)
+    clients, _ = read_authorized(folder)
+    for name in ("server.key", "server.key_secret"):
+        (folder / name).unlink()
+    assert new_keys(folder) == ["server"]
+    assert server_pair(folder) != old
+    assert read_authorized(folder) == (clients, [])
+    assert client_keys(folder / "alpha.key_secret").server == server_pair(folder).public
 
 
 def test_a_folder_that_others_look_into_is_not_used_for_new_keys(tmp_path):

@@ -484,19 +484,30 @@ def test_a_frame_of_the_largest_size_is_read_and_a_larger_one_costs_its_sender_t
         wires(server, "vandal", "good", link=link) as (vandal, good),
     ):
         cut = vandal.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        vandal.join()
-        blob = bytes(1 << 20)
-        vandal.append(0, measured(1), blobs=(blob,))
-        assert vandal.hear(m.Appended)
+        vandal.say(bytes(1 << 20))
+        assert vandal.hear(m.Malformed)
         assert not cut.poll(0)
-        vandal.append(1, measured(2), blobs=(blob + b"x",))
+        vandal.say(bytes((1 << 20) + 1))
         assert cut.poll(30_000), "the server took a frame that is too large"
         good.join()
-        good.append(0, measured(3), blobs=(blob,))
+        good.append(0, measured(3), blobs=(bytes(1_000_000),))
         assert good.hear(m.Appended)
-        assert events_of(server, Measured) == [measured(1), measured(3)]
         vandal.socket.disable_monitor()
         cut.close(0)
+
+
+def test_frames_that_are_too_large_together_are_refused(tmp_path, link):
+    small = msgspec.structs.replace(link.config, max_message_mib=1)
+    with (
+        serving(tmp_path, config=small) as server,
+        wires(server, "vandal", link=link) as (vandal,),
+    ):
+        vandal.join()
+        vandal.append(0, measured(1), blobs=tuple(bytes([i]) * 300_000 for i in range(4)))
+        assert "max_message_mib" in vandal.hear(m.Malformed)[0].reason
+        vandal.append(0, measured(2), blobs=tuple(bytes([i]) * 300_000 for i in range(3)))
+        assert vandal.hear(m.Appended)
+        assert events_of(server, Measured) == [measured(2)]
 
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01"

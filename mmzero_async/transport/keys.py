@@ -77,14 +77,13 @@ class Authorized:
 
 
 def new_keys(folder: Path, names: Iterable[str] = ()) -> list[str]:
-    """Makes the folder with keys for the server and for `local` if it has none, and one pair for
-    each name; returns the names of what was made.
+    """Makes the folder, keys for the server and for `local` where it has none, and a pair for each
+    name; returns the names of what was made.
 
     KeysUnusable, with nothing made, when a name has a key already or none is left to be made.
     """
-    names = list(names)
-    if not (folder / f"{SERVER_KEY}.key_secret").exists():
-        names = [SERVER_KEY, LOCAL_KEY, *names]
+    absent = [n for n in (SERVER_KEY, LOCAL_KEY) if not any(p.exists() for p in _paths(folder, n))]
+    names = [*absent, *names]
     if not names:
         raise KeysUnusable(f"{folder} holds keys already: add a client's with --name NAME")
     for name in names:
@@ -92,7 +91,7 @@ def new_keys(folder: Path, names: Iterable[str] = ()) -> list[str]:
             raise KeysUnusable(f"{name!r} is no name for a key: letters, digits and _.:@+- only")
         if names.count(name) > 1:
             raise KeysUnusable(f"the name {name} is given twice")
-        for path in (_public_path(folder, name), folder / f"{name}.key_secret"):
+        for path in _paths(folder, name):
             if path.exists():
                 raise KeysUnusable(
                     f"{path} exists and is not overwritten: choose another name, or remove it first"
@@ -106,8 +105,10 @@ def new_keys(folder: Path, names: Iterable[str] = ()) -> list[str]:
     return names
 
 
-def _public_path(folder: Path, name: str) -> Path:
-    return (folder if name == SERVER_KEY else folder / AUTHORIZED) / f"{name}.key"
+def _paths(folder: Path, name: str) -> tuple[Path, Path]:
+    """Of the secret and of the public key."""
+    public = folder if name == SERVER_KEY else folder / AUTHORIZED
+    return folder / f"{name}.key_secret", public / f"{name}.key"
 
 
 def _write_pair(folder: Path, name: str) -> None:
@@ -116,13 +117,11 @@ def _write_pair(folder: Path, name: str) -> None:
     if name != SERVER_KEY:
         about["producers"] = ANY if name == LOCAL_KEY else name
     banner = _BANNER.format(kind="SECRET", advice=": show it to nobody, keep its mode 0600")
+    plain = _BANNER.format(kind="public", advice="")
+    secret_path, public_path = _paths(folder, name)
     # The secret first: a public key is authorised only when its owner's secret is on disk.
-    _write_new(folder / f"{name}.key_secret", banner + _text(about, public, secret), 0o600)
-    _write_new(
-        _public_path(folder, name),
-        _BANNER.format(kind="public", advice="") + _text(about, public),
-        0o644,
-    )
+    _write_new(secret_path, banner + _text(about, public, secret), 0o600)
+    _write_new(public_path, plain + _text(about, public), 0o644)
 
 
 def _text(about: Mapping[str, str], public: str, secret: str = "") -> str:

@@ -98,10 +98,11 @@ class LogServer:
                 identity, public, frames = receive(self._socket, self._gate)
             except zmq.Again:
                 break
-            received = self._handle(identity, public, frames)
+            large = sum(map(len, frames))
+            received = self._handle(identity, public, frames, large > limit)
             if received is not None:
                 self._batch.append(received)
-            size += sum(map(len, frames))
+            size += large
             if size >= limit:
                 break
         self._keep_time()
@@ -111,12 +112,16 @@ class LogServer:
 
     # --- what workers say ------------------------------------------------------------------
 
-    def _handle(self, identity: bytes, public: bytes, frames: list[bytes]) -> Received | None:
+    def _handle(
+        self, identity: bytes, public: bytes, frames: list[bytes], too_large: bool
+    ) -> Received | None:
         """Acts on one message at once, or returns what it wants appended."""
         if self._revoked(public):
             self._send(identity, m.Refused(reason=REVOKED))
             return None
         try:
+            if too_large:
+                raise BadMessage("its frames are more than log.max_message_mib together")
             message = m.decode_from_worker(frames[0])
         except (BadMessage, IndexError) as error:
             self._log.warning("malformed message", error=str(error))
