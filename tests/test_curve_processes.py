@@ -173,6 +173,7 @@ async def test_server_and_worker_killed_over_curve_lose_and_repeat_nothing(tmp_p
     assert not [s for s in secrets if s in told or s.encode() in written]
 
 
+@pytest.mark.slow  # the learner's imports take their time
 @pytest.mark.timeout(600)
 async def test_a_supervised_run_over_curve_tells_no_secret(tmp_path, keys, secrets):
     """Every process but the engine is real; it goes as far as a proposal in the log."""
@@ -216,7 +217,7 @@ def test_keys_that_cannot_be_used_end_a_run_at_once_with_what_to_do(tmp_path, ke
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("module", ["renderer", "learner"])
+@pytest.mark.parametrize("module", ["renderer", pytest.param("learner", marks=pytest.mark.slow)])
 def test_a_worker_whose_key_cannot_be_used_says_so_and_asks_for_no_restart(tmp_path, keys, module):
     (tmp_path / "config.json").write_text(Config(log=LogConfig(keys=str(keys))).to_json())
     (keys / "local.key_secret").chmod(0o640)

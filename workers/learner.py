@@ -8,7 +8,6 @@ overwritten, a version that was committed but not published is published at star
 """
 
 import asyncio
-import os
 import sys
 import time
 from contextlib import AsyncExitStack
