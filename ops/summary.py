@@ -19,6 +19,18 @@ def figures(report: Report, stats: LogStats) -> dict[str, Any]:
         "blobs": stats.blobs,
         "wall_seconds": round(report.wall_seconds, 1),
         "render_success": round(report.render_success, 4),
+        "shortcuts": report.shortcuts_found(),
+        "blind": [
+            {
+                "question": question,
+                "without": without,
+                "questions": blind.questions,
+                "answers": blind.answers,
+                "agreement": round(blind.agreed / blind.answers, 4) if blind.answers else None,
+                "sighted": round(blind.sighted / blind.questions, 4),
+            }
+            for (question, without), blind in sorted(report.blind.items())
+        ],
         "peak_memory_gb": round(report.peaks.get("peak_resident_bytes", 0.0) / 1e9, 2),
         "generator_busy": round(busy["generator"], 3),
         "learner_busy": round(busy["learner"], 3),
@@ -119,6 +131,15 @@ def lines(report: Report, stats: LogStats) -> list[str]:
         f"render success {f['render_success']:.1%}; busy: generator {f['generator_busy']:.0%}, "
         f"learner {f['learner_busy']:.0%}; peak memory {f['peak_memory_gb']} GB"
     )
+    found = ", ".join(f"{n} {detector}" for detector, n in f["shortcuts"].items())
+    text.append(f"shortcuts: {found or 'none'}")
+    for b in f["blind"]:
+        shown = "no picture" if b["without"] == "none" else "another picture"
+        agreement = "-" if b["agreement"] is None else f"{b['agreement']:.1%}"
+        text.append(
+            f"blind {b['question']} with {shown}: {agreement} of {b['answers']} answers to "
+            f"{b['questions']} questions agree with the silver answer; {b['sighted']:.1%} with it"
+        )
     if f["failures"]:
         text.append("failures: " + ", ".join(f"{n} {what}" for what, n in f["failures"].items()))
     for e in f["heldout"]:

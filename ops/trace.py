@@ -5,15 +5,19 @@ from collections.abc import Iterator
 from mmzero_async.log.errors import BlobDropped, BlobMissing
 from mmzero_async.log.interface import View
 from mmzero_async.log.where import Where
+from mmzero_async.projections.copies import Copies
+from mmzero_async.projections.settings import settings_of
 from mmzero_async.schemas.events import (
     Answered,
     AnyEvent,
     Coded,
     Generation,
     GroupRejected,
+    Probed,
     Proposed,
     Rendered,
     Rewarded,
+    RunStarted,
     StepCommitted,
     WorkAbandoned,
 )
@@ -27,7 +31,7 @@ def concerns(event: AnyEvent, lineage: str) -> bool:
             about = event.group
         case Coded():
             about = event.proposal
-        case Rendered() | Answered():
+        case Rendered() | Answered() | Probed():
             about = event.drawing
         case Rewarded() | GroupRejected():
             about = event.group
@@ -44,14 +48,33 @@ def _related(a: str, b: str) -> bool:
     return a == b or a.startswith(b + ".") or b.startswith(a + ".")
 
 
+def copies(reader: View) -> dict[str, str]:
+    """drawing -> the earlier one that it looks like, of the whole run: whose it is, only the other
+    pictures can say."""
+    seen, found = Copies(), {}
+    for record in reader.scan(where=Where(kinds=("run_started", "rendered"))):
+        event = record.event()
+        match event:
+            case RunStarted():
+                seen = Copies.of(settings_of(event).shortcuts)
+            case Rendered():
+                found[event.drawing] = seen.see(event)
+            case _:
+                pass
+    return found
+
+
 def trace(reader: View, lineage: str) -> Iterator[str]:
     """Lines for people. ValueError for something that is no lineage id."""
     indices(lineage)
+    looks_like = copies(reader)
     # What it came from lies under the same root, and that is what the log's index knows.
     for record in reader.scan(where=Where(lineages=(root(lineage),))):
         event = record.event()
         if concerns(event, lineage):
-            for i, line in enumerate(_tell(event, lineage)):
+            earlier = looks_like.get(event.drawing) if isinstance(event, Rendered) else None
+            copied = [f"  shortcut copy: looks like {earlier}"] if earlier else []
+            for i, line in enumerate([*_tell(event, lineage), *copied]):
                 yield f"{record.offset:8} {line}" if i == 0 else f"{'':8} {line}"
             if isinstance(event, Rendered) and event.picture is not None:
                 yield from (f"{'':8}   {line}" for line in _absence(reader, event.picture))
@@ -90,11 +113,21 @@ def _tell(event: AnyEvent, lineage: str) -> Iterator[str]:
         case Rendered():
             what = f"picture {event.picture[:12]}" if event.picture else f"failed: {event.failure}"
             yield f"rendered {event.drawing}: {what} {event.detail}".rstrip()
+            for finding in event.findings:
+                yield f"  shortcut {finding.detector}: {finding.detail}"
         case Answered():
             answers = [outcome.answer or "-" for outcome in event.outcomes]
             yield (
                 f"answered {event.drawing} {event.question}: {', '.join(answers)} "
                 f"{_by(event.generation)}"
+            )
+        case Probed():
+            answers = [outcome.answer or "-" for outcome in event.outcomes]
+            shown = "no picture" if event.without == "none" else f"picture {event.other[:12]}"
+            yield (
+                f"probed   {event.drawing} {event.question} with {shown}: {', '.join(answers)}; "
+                f"{event.agreed} of {len(answers)} agree with {event.silver!r} "
+                f"({event.sighted:.0%} with the picture) {_by(event.generation)}"
             )
         case Rewarded():
             rewards = ", ".join(f"{reward:.3f}" for reward in event.rewards)

@@ -17,6 +17,7 @@ from mmzero_async.schemas.events import (
     Generation,
     GroupRejected,
     PolicyPublished,
+    Probed,
     Proposed,
     Rendered,
     Rewarded,
@@ -36,7 +37,7 @@ OK = "ok"  # the outcome of what succeeded
 def role_of(event: AnyEvent) -> str | None:
     """Whose event it is: a policy's role, "renderer", or a worker's role."""
     match event:
-        case Proposed() | Coded() | Answered():
+        case Proposed() | Coded() | Answered() | Probed():
             return event.generation.role
         case Rendered():
             return STAGE_ROLE["render"]
@@ -53,7 +54,7 @@ def role_of(event: AnyEvent) -> str | None:
 def versions_of(event: AnyEvent) -> tuple[int, int] | None:
     """The oldest and the newest policy version that an event was made by, or that it makes."""
     match event:
-        case Proposed() | Coded() | Answered():
+        case Proposed() | Coded() | Answered() | Probed():
             return sampled_versions(event.generation)
         case StepCommitted() | PolicyPublished() | Evaluated():
             return event.version, event.version
@@ -78,7 +79,7 @@ def outcomes_of(event: AnyEvent) -> list[str]:
             return [outcome.failure or OK for outcome in event.outcomes]
         case Rendered():
             return [event.failure or OK]
-        case Answered():
+        case Answered() | Probed():
             return ["no_answer" if o.answer is None else OK for o in event.outcomes]
         case GroupRejected() | WorkAbandoned() | WorkerLeft() | RunFinished():
             return [event.reason]
@@ -95,7 +96,7 @@ def lineages_of(event: AnyEvent) -> list[str]:
             named = [event.group]
         case Coded():
             named = [event.proposal]
-        case Rendered() | Answered():
+        case Rendered() | Answered() | Probed():
             named = [event.drawing]
         case WorkAbandoned() | WorkerFailed():
             named = [_target(event.work)]

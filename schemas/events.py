@@ -117,6 +117,13 @@ class Coded(Event, frozen=True, kw_only=True, tag="coded"):
     outcomes: list[DrawingOutcome]  # one a sample
 
 
+class Finding(Value, frozen=True, kw_only=True):
+    """A way around reading the picture, as a detector found it (roles/shortcuts/)."""
+
+    detector: str
+    detail: str = ""
+
+
 class Rendered(Event, frozen=True, kw_only=True, tag="rendered"):
     """A drawing became a picture (PNG blob), or failed with its kind and detail."""
 
@@ -130,6 +137,10 @@ class Rendered(Event, frozen=True, kw_only=True, tag="rendered"):
     mended: list[str] = []  # lossless mends applied before rendering
     ink: float = 0.0  # share of pixels that differ from the background
     seconds: float = 0.0
+    fingerprint: bytes = (
+        b""  # of the picture (rendering/fingerprint.py); alike ones differ in few bits
+    )
+    findings: list[Finding] = []  # of detectors that look at one picture
 
 
 class AnswerOutcome(Value, frozen=True, kw_only=True):
@@ -146,6 +157,24 @@ class Answered(Event, frozen=True, kw_only=True, tag="answered"):
     question: Question
     generation: Generation
     outcomes: list[AnswerOutcome]  # one a sample
+
+
+class Probed(Event, frozen=True, kw_only=True, tag="probed"):
+    """A question asked again without its picture, after it was answered with it.
+
+    Trains nobody. What the silver answer was, and how many blind answers agree with it, is written
+    as it was graded then; the raw answers stand beside it.
+    """
+
+    drawing: str
+    question: Question
+    without: Literal["none", "other"]  # no picture, or another one of the run
+    generation: Generation
+    outcomes: list[AnswerOutcome]  # one a sample
+    silver: str | None = None  # majority of the answers that saw the picture
+    sighted: float = 0.0  # their share that gave it
+    agreed: int = 0  # blind answers that did
+    other: str = ""  # digest of the picture that was shown instead
 
 
 # --- learning ---------------------------------------------------------------------------------
@@ -297,6 +326,7 @@ KnownEvent = (
     | Coded
     | Rendered
     | Answered
+    | Probed
     | Rewarded
     | GroupRejected
     | StepCommitted

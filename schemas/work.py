@@ -1,11 +1,13 @@
 """A piece of work that a worker leases: all it needs to know, so that no worker reads the log."""
 
+import hashlib
 from typing import Literal
 
 from mmzero_async.schemas.events import (
     Answered,
     AnyEvent,
     Coded,
+    Probed,
     Proposal,
     Proposed,
     Question,
@@ -14,6 +16,7 @@ from mmzero_async.schemas.events import (
     WorkAbandoned,
 )
 
+Blind = Literal["", "none", "other"]  # a probe: without its picture, or with another
 Stage = Literal["propose", "code", "render", "answer"]
 STAGES: tuple[Stage, ...] = ("propose", "code", "render", "answer")
 STAGE_ROLE: dict[Stage, str] = {
@@ -22,6 +25,9 @@ STAGE_ROLE: dict[Stage, str] = {
     "render": "renderer",
     "answer": "solver",
 }
+
+
+BLIND = "/blind"  # what the key of a probe ends with
 
 
 class Work(Value, frozen=True, kw_only=True):
@@ -33,20 +39,31 @@ class Work(Value, frozen=True, kw_only=True):
     policy: str = ""  # adapter name at the engine
     topic: str = ""  # propose
     seed: int = 0  # sampling seed, derived from the run's seed and the key
-    proposal: Proposal | None = None  # code, answer
+    proposal: Proposal | None = None  # code, render, answer
     svg: str = ""  # render
     picture: str = ""  # answer: digest of the blob that travels with the lease
     question: Question = "easy"  # answer
+    blind: Blind = ""  # answer: a probe, see projections/probes.py
+    answers: list[str | None] = []  # answer, blind: what was said with the picture
     attempt: int = 1
 
     @property
     def key(self) -> str:
-        return work_key(self.stage, self.target, self.question)
+        return work_key(self.stage, self.target, self.question, blind=bool(self.blind))
 
 
-def work_key(stage: Stage, target: str, question: Question = "easy") -> str:
-    """`propose/g1`, `code/g1.s0`, `render/g1.s0.d2`, `answer/g1.s0.d2/hard`."""
-    return f"{stage}/{target}/{question}" if stage == "answer" else f"{stage}/{target}"
+def work_key(stage: Stage, target: str, question: Question = "easy", *, blind: bool = False) -> str:
+    """`propose/g1`, `code/g1.s0`, `render/g1.s0.d2`, `answer/g1.s0.d2/hard`, and of a probe
+    `answer/g1.s0.d2/hard/blind`."""
+    if stage != "answer":
+        return f"{stage}/{target}"
+    return f"{stage}/{target}/{question}" + (BLIND if blind else "")
+
+
+def derived_seed(run_seed: int, key: str) -> int:
+    """A 31-bit number: a function of the run's seed and a key, e.g. a work's, alone."""
+    digest = hashlib.blake2b(f"{run_seed}/{key}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") & 0x7FFFFFFF
 
 
 def completes(event: AnyEvent) -> str | None:
@@ -60,6 +77,8 @@ def completes(event: AnyEvent) -> str | None:
             return work_key("render", event.drawing)
         case Answered():
             return work_key("answer", event.drawing, event.question)
+        case Probed():
+            return work_key("answer", event.drawing, event.question, blind=True)
         case WorkAbandoned():
             return event.work
         case _:

@@ -7,6 +7,7 @@ from mmzero_async.schemas.events import (
     DrawingOutcome,
     Event,
     Generation,
+    Probed,
     Proposal,
     ProposalOutcome,
     Proposed,
@@ -90,6 +91,20 @@ def answered(drawing: str, question, answers: list[str | None], version: int = 0
         question=question,
         generation=generation("solver", ["x"] * len(answers), version),
         outcomes=[AnswerOutcome(answer=a, format_ok=a is not None) for a in answers],
+    )
+
+
+def probed(drawing: str, question, answers: list[str | None], version: int = 0) -> Probed:
+    return Probed(
+        drawing=drawing,
+        question=question,
+        without="other",
+        generation=generation("solver", ["x"] * len(answers), version),
+        outcomes=[AnswerOutcome(answer=a, format_ok=a is not None) for a in answers],
+        silver="3",
+        sighted=0.5,
+        agreed=answers.count("3"),
+        other="cd" * 32,
     )
 
 

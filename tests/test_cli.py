@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from builders import rendered, whole_tree
+from msgspec.structs import replace
 
 from mmzero_async.config import Config, load
 from mmzero_async.log.writer import LogWriter, Submission
@@ -55,9 +56,8 @@ PICTURE = png()
 
 def with_picture(event: Event) -> Event:
     if isinstance(event, Rendered):
-        return Rendered(
-            drawing=event.drawing, renderer="test", picture=blob_digest(PICTURE), width=96
-        )
+        digest = blob_digest(PICTURE)
+        return replace(event, renderer="test", picture=digest, width=96, failure="")
     return event
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mmzero_async import config as configuration
 from mmzero_async.config import Config, ConfigError, from_json, load, preset_names
+from mmzero_async.roles.shortcuts.detect import DETECTORS
 
 EMPTY = ""
 
@@ -253,6 +254,8 @@ OTHER_WORDS = {
     "log.sync": "nosync",
     "engine.dtype": "auto",
     "coder.difficulty": "any",
+    **dict.fromkeys((f"shortcuts.{detector}" for detector in DETECTORS), "filter"),
+    "probe.without": "none",
     "learner.scale_rewards": "none",
     "learner.baseline": "leave_one_out",
     "learner.dtype": "bfloat16",

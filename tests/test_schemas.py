@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from builders import answered, coded, proposed, rendered
+from builders import answered, coded, probed, proposed, rendered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +23,7 @@ from mmzero_async.schemas.events import (
     KINDS,
     Evaluated,
     Event,
+    Finding,
     GroupRejected,
     KnownEvent,
     Measured,
@@ -66,6 +67,7 @@ ONE_OF_EACH: list[Event] = [
     coded("g3.s0", [True, False], version=2),
     rendered("g3.s0.d0"),
     answered("g3.s0.d0", "hard", ["3", None], version=2),
+    probed("g3.s0.d0", "hard", ["3", None], version=2),
     Rewarded(
         role="solver",
         group="g3.s0.d0",
@@ -134,7 +136,7 @@ ONE_OF_EACH: list[Event] = [
 def test_there_is_one_golden_event_of_every_kind() -> None:
     golden = json.loads(GOLDEN.read_text())
     assert sorted(golden) == sorted(KINDS) == sorted(kind_of(event) for event in ONE_OF_EACH)
-    assert len(KINDS) == len(typing.get_args(KnownEvent)) == 17
+    assert len(KINDS) == len(typing.get_args(KnownEvent)) == 18
 
 
 @pytest.mark.parametrize("event", ONE_OF_EACH, ids=kind_of)
@@ -243,6 +245,11 @@ def test_fields_that_an_older_writer_did_not_know_have_defaults() -> None:
     old = {"kind": "rendered", "drawing": "g1.s0.d0", "renderer": "r"}
     assert decode_event("rendered", msgspec.msgpack.encode(old)) == Rendered(
         drawing="g1.s0.d0", renderer="r"
+    )
+    newer = Finding(detector="answer_text", detail="announces the hard answer")
+    now = {**old, "fingerprint": b"\x01\x02", "findings": [msgspec.to_builtins(newer)]}
+    assert decode_event("rendered", msgspec.msgpack.encode(now)) == Rendered(
+        drawing="g1.s0.d0", renderer="r", fingerprint=b"\x01\x02", findings=[newer]
     )
     assert Sampling(temperature=1.0) == Sampling(temperature=1.0, top_p=1.0, top_k=0, seed=None)
     assert b"top_p" not in msgspec.msgpack.encode(Sampling(temperature=1.0))
@@ -354,6 +361,7 @@ def test_an_event_settles_its_own_work_and_only_stages_do() -> None:
         "coded": "code/g3.s0",
         "rendered": "render/g3.s0.d0",
         "answered": "answer/g3.s0.d0/hard",
+        "probed": "answer/g3.s0.d0/hard/blind",
         "work_abandoned": "code/g3.s1",
     }
     assert work.completes(UnknownEvent("dreamed", b"")) is None

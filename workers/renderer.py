@@ -4,9 +4,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mmzero_async.rendering.pool import Picture, RenderPool
+from mmzero_async.config import ShortcutConfig
+from mmzero_async.rendering.pool import Outcome, Picture, RenderPool
+from mmzero_async.roles.shortcuts import detect
 from mmzero_async.schemas.blobs import blob_digest
-from mmzero_async.schemas.events import Rendered
+from mmzero_async.schemas.events import Finding, Rendered
+from mmzero_async.schemas.work import Work
 from mmzero_async.transport.client import Lease
 from mmzero_async.workers.loop import Job, Result, Setting, main
 
@@ -20,12 +23,14 @@ async def rendering(setting: Setting) -> AsyncIterator[Job]:
         async def render(lease: Lease) -> Result:
             drawing = lease.work.target
             outcome = await pool.render(lease.work.svg)
+            found = await findings(pool, lease.work, outcome, setting.config.shortcuts)
             if not isinstance(outcome, Picture):
                 failed = Rendered(
                     drawing=drawing,
                     renderer=pool.renderer_id,
                     failure=outcome.kind,
                     detail=outcome.detail[:500],
+                    findings=found,
                 )
                 return Result([failed])
             digest = blob_digest(outcome.png)
@@ -38,10 +43,23 @@ async def rendering(setting: Setting) -> AsyncIterator[Job]:
                 mended=list(outcome.mended),
                 ink=outcome.ink,
                 seconds=outcome.seconds,
+                fingerprint=outcome.fingerprint,
+                findings=found,
             )
             return Result([rendered], {digest: outcome.png})
 
         yield render
+
+
+async def findings(
+    pool: RenderPool, work: Work, outcome: Outcome, config: ShortcutConfig
+) -> list[Finding]:
+    """What the detectors say about one drawing; of a failed one only that it is blank."""
+    if work.proposal is None or not (isinstance(outcome, Picture) or outcome.kind == "blank"):
+        return []
+    looks = isinstance(outcome, Picture) and detect.wants_writing(config)
+    writing = await pool.writing(work.svg) if looks else None
+    return detect.find(writing, outcome.ink, work.proposal, config)
 
 
 if __name__ == "__main__":

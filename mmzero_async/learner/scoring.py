@@ -17,11 +17,14 @@ from mmzero_async.roles.advantages import group_advantages, rewards_of
 from mmzero_async.roles.diversity import BatchContext
 from mmzero_async.roles.facts import PictureFacts, picture_facts, render_rate
 from mmzero_async.roles.filters import Rejection
+from mmzero_async.roles.shortcuts import consequences
 from mmzero_async.schemas.events import (
     Answered,
     AnyEvent,
     Coded,
+    Finding,
     Generation,
+    Probed,
     Proposal,
     Proposed,
     Question,
@@ -56,10 +59,12 @@ class Members:
     coded: dict[str, Coded] = field(default_factory=dict)
     rendered: dict[str, Rendered] = field(default_factory=dict)
     answered: dict[tuple[str, Question], Answered] = field(default_factory=dict)
+    probed: dict[tuple[str, Question], Probed] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)  # drawing -> the one it looks like
 
     @classmethod
-    def of(cls, events: Iterable[AnyEvent]) -> "Members":
-        members = cls()
+    def of(cls, events: Iterable[AnyEvent], copies: Iterable[tuple[str, str]] = ()) -> "Members":
+        members = cls(copies=dict(copies))
         for event in events:
             match event:
                 case Proposed():
@@ -70,6 +75,8 @@ class Members:
                     members.rendered[event.drawing] = event
                 case Answered():
                     members.answered[event.drawing, event.question] = event
+                case Probed():
+                    members.probed[event.drawing, event.question] = event
                 case _:
                     pass
         return members
@@ -88,6 +95,19 @@ class Members:
             return None
         return picture_facts(easy, hard, proposal)
 
+    def findings(self, drawing: str) -> list[Finding]:
+        return consequences.findings(self.rendered.get(drawing), self.copies.get(drawing, ""))
+
+    def blind_agreement(self, drawings: list[str]) -> float:
+        """Mean share of blind answers that agree with the silver one, over the hard questions of
+        these drawings that were probed; 0 if none was."""
+        shares = []
+        for drawing in drawings:
+            probe, hard = self.probed.get((drawing, "hard")), self.answered.get((drawing, "hard"))
+            if probe is not None and hard is not None:
+                shares.append(solver.blind_share(probe, hard))
+        return sum(shares) / len(shares) if shares else 0.0
+
     def drawings(self, proposal: str) -> list[str]:
         coded = self.coded.get(proposal)
         count = len(coded.outcomes) if coded else 0
@@ -104,7 +124,7 @@ def score(
 
     With a batch context a proposer group is scored in its final form and never rejected.
     """
-    members = Members.of(events)
+    members = Members.of(events, group.copies)
     if members.proposed is None:
         return Rejection("incomplete", "its Proposed event is missing")
     match group.role:
@@ -131,6 +151,7 @@ def _proposer(
             drawings = members.drawings(proposal_id(group.id, i))
             per_sample.append([members.facts(drawing) for drawing in drawings])
     terms = proposer.proposer_terms(proposed, per_sample, config.proposer, batch or BatchContext())
+    terms = consequences.with_terms(terms, _proposer_penalties(group, members, proposed, config))
     parsed = sum(outcome.proposal is not None for outcome in proposed.outcomes)
     facts = {"parsed": parsed / max(1, len(proposed.outcomes))}
     # With the window's penalties it is chosen already: alike rewards then have no advantage.
@@ -139,6 +160,20 @@ def _proposer(
     if rejection is not None and not final:
         return rejection
     return _finish(group, proposed.generation, terms, facts, proposed, config, final=final)
+
+
+def _proposer_penalties(
+    group: CompleteGroup, members: Members, proposed: Proposed, config: Config
+) -> list[dict[str, float]]:
+    """For shortcuts in its pictures, and for questions answered without them."""
+    below = [members.drawings(proposal_id(group.id, i)) for i in range(len(proposed.outcomes))]
+    found = [[members.findings(drawing) for drawing in drawings] for drawings in below]
+    weight = config.shortcuts.proposer_penalty
+    terms = consequences.penalties(found, weight, config.shortcuts)
+    if config.probe.penalty:
+        for term, drawings in zip(terms, below, strict=True):
+            term["blind"] = -config.probe.penalty * members.blind_agreement(drawings)
+    return terms
 
 
 def _coder(
@@ -155,6 +190,10 @@ def _coder(
     if rejection is not None:
         return rejection
     terms = coder.coder_terms(coded.outcomes, renders, facts, config.coder)
+    found = [[members.findings(drawing)] for drawing in drawings]
+    shortcuts = config.shortcuts
+    more = consequences.penalties(found, shortcuts.coder_penalty, shortcuts)
+    terms = consequences.with_terms(terms, more)
     return _finish(group, coded.generation, terms, {"render_rate": rate}, proposed, config)
 
 
@@ -165,6 +204,7 @@ def _solver(
     if facts is None:
         return Rejection("incomplete", "its answers are missing")
     rejection = filters.check(filters.solver_bounds(config.filters), facts.as_dict())
+    rejection = rejection or consequences.rejection(members.findings(group.id), config.shortcuts)
     if rejection is not None:
         return rejection
     hard = members.answered[group.id, "hard"]

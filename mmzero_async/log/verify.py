@@ -26,7 +26,7 @@ from mmzero_async.log.pages import Damage, NotPages, Pages, Snapshot, Tree
 from mmzero_async.log.reader import LogReader
 from mmzero_async.log.tombstones import decode_tombstone
 from mmzero_async.schemas.blobs import blob_digest
-from mmzero_async.schemas.events import Answered, AnyEvent, Coded, Proposed, Rendered
+from mmzero_async.schemas.events import Answered, AnyEvent, Coded, Probed, Proposed, Rendered
 from mmzero_async.schemas.record import Envelope, RecordDamaged, decode_record
 
 MAX_NAMED = 100  # problems told one by one; all are counted
@@ -332,7 +332,7 @@ def named_blobs(event: AnyEvent) -> list[str]:
     match event:
         case Rendered():
             return [event.picture] if event.picture is not None else []
-        case Proposed() | Coded() | Answered():
+        case Proposed() | Coded() | Answered() | Probed():
             return event.generation.images
         case _:
             return []

@@ -32,7 +32,7 @@ from mmzero_async.schemas.about import (
     role_of,
     versions_of,
 )
-from mmzero_async.schemas.events import Answered, AnyEvent, Coded, Proposed
+from mmzero_async.schemas.events import Answered, AnyEvent, Coded, Probed, Proposed
 from mmzero_async.schemas.ids import indices, prompt_of
 from mmzero_async.schemas.record import Record
 
@@ -131,7 +131,7 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
             return True
         if newest is None:
             raise ValueError("a filter by staleness needs to know each role's newest version")
-        if not isinstance(event, Proposed | Coded | Answered):
+        if not isinstance(event, Proposed | Coded | Answered | Probed):
             return False
         found, role = versions_of(event), event.generation.role
         return found is not None and newest(role, offset) - found[0] in self.staleness

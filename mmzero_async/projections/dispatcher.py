@@ -4,7 +4,6 @@ Everything here is rebuilt from the log at start. Leases are not in the log: the
 server's memory, and what was leased when it died is simply due again.
 """
 
-import hashlib
 import heapq
 
 import msgspec
@@ -15,7 +14,7 @@ from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.events import AnyEvent, Role
 from mmzero_async.schemas.ids import group_id, indices
 from mmzero_async.schemas.record import Record
-from mmzero_async.schemas.work import STAGES, Stage, Work
+from mmzero_async.schemas.work import STAGES, Stage, Work, derived_seed
 
 STAGE_POLICY: dict[Stage, Role] = {"propose": "proposer", "code": "coder", "answer": "solver"}
 
@@ -27,6 +26,7 @@ class PipelineDispatcher:
         self.config = config
         self.pipeline = Pipeline()
         self._due: dict[Stage, list[tuple[tuple[int, ...], str]]] = {s: [] for s in STAGES}
+        self._spare: list[tuple[tuple[int, ...], str]] = []  # probes that no group waits for
         self._leased_prompts: set[int] = set()
 
     def admits(self, event: AnyEvent) -> bool:
@@ -46,7 +46,9 @@ class PipelineDispatcher:
             return None
         if self.pipeline.finished is not None:
             return None
-        work = self._new_prompt() if stage == "propose" else self._oldest(stage)
+        work = self._new_prompt() if stage == "propose" else self._oldest(self._due[stage])
+        if work is None and stage == "answer":
+            work = self._oldest(self._spare)
         if work is None or role is None:
             return work
         published = self.pipeline.policies.published[role]
@@ -73,10 +75,11 @@ class PipelineDispatcher:
         return counts
 
     def _push(self, work: Work) -> None:
-        heapq.heappush(self._due[work.stage], (indices(work.target), work.key))
+        spare = work.blind and not self.pipeline.lineage.probes.awaited
+        heap = self._spare if spare else self._due[work.stage]
+        heapq.heappush(heap, (indices(work.target), work.key))
 
-    def _oldest(self, stage: Stage) -> Work | None:
-        heap = self._due[stage]
+    def _oldest(self, heap: list[tuple[tuple[int, ...], str]]) -> Work | None:
         while heap:
             _, key = heapq.heappop(heap)
             work = self.pipeline.lineage.open.get(key)
@@ -102,9 +105,3 @@ class PipelineDispatcher:
             prompt += 1
         self._leased_prompts.add(prompt)
         return Work(stage="propose", target=group_id(prompt))
-
-
-def derived_seed(run_seed: int, key: str) -> int:
-    """A 31-bit sampling seed: a function of the run's seed and the work's key alone."""
-    digest = hashlib.blake2b(f"{run_seed}/{key}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") & 0x7FFFFFFF

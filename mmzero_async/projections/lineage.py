@@ -7,12 +7,17 @@ reward needs. A tree is forgotten when its proposer group is complete: memory is
 is open.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mmzero_async.projections.copies import Copies
+from mmzero_async.projections.probes import Probes
+from mmzero_async.projections.settings import Settings
 from mmzero_async.schemas.events import (
     Answered,
     AnyEvent,
     Coded,
+    Probed,
     Proposal,
     Proposed,
     Question,
@@ -21,7 +26,7 @@ from mmzero_async.schemas.events import (
     WorkAbandoned,
 )
 from mmzero_async.schemas.ids import drawing_id, indices, proposal_id, root
-from mmzero_async.schemas.work import Work, completes
+from mmzero_async.schemas.work import BLIND, Work, completes, work_key
 
 QUESTIONS: tuple[Question, ...] = ("easy", "hard")
 
@@ -34,6 +39,7 @@ class CompleteGroup:
     id: str
     version: int  # oldest policy version among its samples
     offsets: tuple[int, ...]
+    copies: tuple[tuple[str, str], ...] = ()  # (drawing, the earlier one that it looks like)
 
 
 @dataclass(slots=True)
@@ -44,10 +50,13 @@ class Drawing:
     picture: str | None = None
     answers: dict[Question, int] = field(default_factory=dict)  # offsets
     solver_version: int = 0
+    copy_of: str = ""  # an earlier drawing
+    awaited: set[Question] = field(default_factory=set)  # probes that the group waits for
+    probes: list[int] = field(default_factory=list)  # offsets of those that came
 
     def offsets(self) -> list[int]:
         found = [] if self.rendered is None else [self.rendered]
-        return found + list(self.answers.values())
+        return found + list(self.answers.values()) + self.probes
 
 
 @dataclass(slots=True)
@@ -85,6 +94,13 @@ class Lineage:
         self.trees: dict[str, Tree] = {}
         self.settled_prompts = SettledPrompts()
         self.open: dict[str, Work] = {}  # work that the log calls for, by key
+        self.copies = Copies()
+        self.probes = Probes()
+
+    def configure(self, settings: Settings) -> None:
+        """The run's own settings, before its first proposal."""
+        self.copies = Copies.of(settings.shortcuts)
+        self.probes = Probes(settings.probe, settings.run.seed)
 
     def admits(self, event: AnyEvent) -> bool:
         """Whether the log still waits for this: False for a second settlement of the same work."""
@@ -109,6 +125,8 @@ class Lineage:
                 due, done = self._rendered(offset, event)
             case Answered():
                 due, done = self._answered(offset, event)
+            case Probed():
+                due, done = [], self._probed(offset, event)
             case WorkAbandoned():
                 due, done = [], self._abandoned(event)
             case _:
@@ -144,7 +162,7 @@ class Lineage:
             for i, outcome in enumerate(event.outcomes)
         ]
         due = [
-            Work(stage="render", target=drawing.id, svg=outcome.svg)
+            Work(stage="render", target=drawing.id, svg=outcome.svg, proposal=node.proposal)
             for drawing, outcome in zip(node.drawings, event.outcomes, strict=True)
             if outcome.svg is not None
         ]
@@ -156,6 +174,8 @@ class Lineage:
         if event.picture is None:
             drawing.settled = True
             return [], self._finish_proposal(tree, node)
+        drawing.copy_of = self.copies.see(event)
+        self.probes.rendered(event)
         due = [
             Work(
                 stage="answer",
@@ -173,12 +193,30 @@ class Lineage:
         drawing.answers[event.question] = offset
         if event.question == "hard":
             drawing.solver_version = oldest_version(event)
-        if len(drawing.answers) < len(QUESTIONS):
-            return [], []
+        probe = self.probes.due(event, node.proposal)
+        if probe is not None and self.probes.awaited:
+            drawing.awaited.add(event.question)
+        return [probe] if probe else [], self._finish_drawing(tree, node, drawing)
+
+    def _probed(self, offset: int, event: Probed) -> list[CompleteGroup]:
+        self.probes.settled()
+        if not self.probes.awaited:
+            return []
+        tree, node, drawing = self._drawing(event.drawing)
+        drawing.awaited.discard(event.question)
+        drawing.probes.append(offset)
+        return self._finish_drawing(tree, node, drawing)
+
+    def _finish_drawing(
+        self, tree: Tree, node: ProposalNode, drawing: Drawing
+    ) -> list[CompleteGroup]:
+        if drawing.settled or drawing.awaited or len(drawing.answers) < len(QUESTIONS):
+            return []
         drawing.settled = True
         offsets = tuple(sorted([tree.proposed, *drawing.offsets()]))
-        done = CompleteGroup("solver", drawing.id, drawing.solver_version, offsets)
-        return [], [done, *self._finish_proposal(tree, node)]
+        version = drawing.solver_version
+        done = CompleteGroup("solver", drawing.id, version, offsets, copies_in([drawing]))
+        return [done, *self._finish_proposal(tree, node)]
 
     def _abandoned(self, event: WorkAbandoned) -> list[CompleteGroup]:
         stage, target = event.work.split("/")[:2]
@@ -189,26 +227,44 @@ class Lineage:
             tree, node = self._proposal(target)
             node.settled = True
             return self._finish_tree(tree)
+        if event.work.endswith(BLIND):
+            return self._probe_abandoned(target, event.work)
         tree, node, drawing = self._drawing(target)
         drawing.settled = True
         if stage == "answer":
             for question in QUESTIONS:  # the other question would serve no group any more
-                self.open.pop(Work(stage="answer", target=target, question=question).key, None)
+                self.open.pop(work_key("answer", target, question), None)
+                probe = work_key("answer", target, question, blind=True)
+                if self.probes.awaited and self.open.pop(probe, None) is not None:
+                    self.probes.settled()
         return self._finish_proposal(tree, node)
+
+    def _probe_abandoned(self, target: str, work: str) -> list[CompleteGroup]:
+        """The group goes on without it."""
+        self.probes.settled()
+        if not self.probes.awaited:
+            return []
+        tree, node, drawing = self._drawing(target)
+        drawing.awaited = {
+            q for q in drawing.awaited if work_key("answer", target, q, blind=True) != work
+        }
+        return self._finish_drawing(tree, node, drawing)
 
     def _finish_proposal(self, tree: Tree, node: ProposalNode) -> list[CompleteGroup]:
         if node.settled or not all(drawing.settled for drawing in node.drawings):
             return []
         node.settled = True
         offsets = tuple(sorted([tree.proposed, *node.offsets()]))
-        done = [CompleteGroup("coder", node.id, node.version, offsets)]
+        copies = copies_in(node.drawings)
+        done = [CompleteGroup("coder", node.id, node.version, offsets, copies)]
         return done + self._finish_tree(tree)
 
     def _finish_tree(self, tree: Tree) -> list[CompleteGroup]:
         if not all(node.settled for node in tree.proposals):
             return []
         del self.trees[tree.id]
-        return [CompleteGroup("proposer", tree.id, tree.version, tree.offsets())]
+        copies = copies_in(d for node in tree.proposals for d in node.drawings)
+        return [CompleteGroup("proposer", tree.id, tree.version, tree.offsets(), copies)]
 
     def _proposal(self, target: str) -> tuple[Tree, ProposalNode]:
         tree = self.trees[root(target)]
@@ -234,6 +290,10 @@ class SettledPrompts:
         while self.prefix in self.beyond:
             self.beyond.remove(self.prefix)
             self.prefix += 1
+
+
+def copies_in(drawings: Iterable[Drawing]) -> tuple[tuple[str, str], ...]:
+    return tuple((drawing.id, drawing.copy_of) for drawing in drawings if drawing.copy_of)
 
 
 def oldest_version(event: Proposed | Coded | Answered) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from mmzero_async.projections.groups import GroupBook, Policies
 from mmzero_async.projections.lineage import CompleteGroup, Lineage
 from mmzero_async.projections.pace import Pace
+from mmzero_async.projections.settings import settings_of
 from mmzero_async.schemas.events import AnyEvent, RunFinished, RunStarted
 from mmzero_async.schemas.work import Work
 
@@ -31,6 +32,7 @@ class Pipeline:
         match event:
             case RunStarted():
                 self.started = event
+                self.lineage.configure(settings_of(event))
             case RunFinished():
                 self.finished = event
             case _:

@@ -13,7 +13,9 @@ from mmzero_async.schemas.events import (
     Generation,
     Measured,
     Paced,
+    Probed,
     Proposed,
+    Question,
     Rendered,
     Rewarded,
     Role,
@@ -52,12 +54,31 @@ class Curve:
 
 
 @dataclass(slots=True)
+class Blind:
+    """Probes of one kind: questions, answers without the picture, and how many agree with the
+    silver answer; `sighted` sums the share that gave it with the picture."""
+
+    questions: int = 0
+    answers: int = 0
+    agreed: int = 0
+    sighted: float = 0.0
+
+    def add(self, event: Probed) -> None:
+        self.questions += 1
+        self.answers += len(event.outcomes)
+        self.agreed += event.agreed
+        self.sighted += event.sighted
+
+
+@dataclass(slots=True)
 class Report:
     """Feed every record in offset order to `apply`."""
 
     pipeline: Pipeline = field(default_factory=Pipeline)
     kinds: Counter[str] = field(default_factory=Counter)
     renders: Counter[str] = field(default_factory=Counter)  # "" is success
+    shortcuts: Counter[str] = field(default_factory=Counter)  # pictures, a detector
+    blind: dict[tuple[Question, str], Blind] = field(default_factory=dict)  # and what was shown
     parses: Counter[str] = field(default_factory=Counter)  # proposals: "" is success
     tokens: Counter[Role] = field(default_factory=Counter)
     staleness: dict[Role, list[int]] = field(default_factory=lambda: {r: [] for r in ROLES})
@@ -91,8 +112,12 @@ class Report:
                 self._generated(event.generation, now)
             case Answered():
                 self._generated(event.generation, now)
+            case Probed():
+                self.blind.setdefault((event.question, event.without), Blind()).add(event)
+                self._generated(event.generation, now)
             case Rendered():
                 self.renders[event.failure] += 1
+                self.shortcuts.update(finding.detector for finding in event.findings)
             case Rewarded():
                 self.reward[event.role].extend(event.rewards)
             case StepCommitted():
@@ -144,6 +169,11 @@ class Report:
         if self.first_work is None or self.last_work is None:
             return 0.0
         return self.last_work - self.first_work
+
+    def shortcuts_found(self) -> dict[str, int]:
+        """Pictures in which each detector fired, copies of earlier pictures among them."""
+        copies = self.pipeline.lineage.copies.found
+        return dict(sorted(self.shortcuts.items())) | ({"copy": copies} if copies else {})
 
     @property
     def render_success(self) -> float:

@@ -12,11 +12,13 @@ import threading
 import time
 from pathlib import Path
 from typing import BinaryIO
+from xml.etree import ElementTree
 
 import msgspec
-import resvg_py
 from PIL import Image, PngImagePlugin
 
+from mmzero_async.rendering.engine import Engine, Resvg
+from mmzero_async.rendering.fingerprint import fingerprint
 from mmzero_async.rendering.frames import (
     Options,
     Ready,
@@ -29,21 +31,22 @@ from mmzero_async.rendering.guard import confine, die_with_parent
 from mmzero_async.rendering.mending import fitted
 from mmzero_async.rendering.outcomes import RenderFailure
 from mmzero_async.rendering.preflight import preflight
+from mmzero_async.rendering.writing import ink, writing
 
 STACK_BYTES = 64 << 20  # deep nesting overflows the usual 8 MiB and would end the process
 
 
-def answer(svg: str, options: Options) -> Reply:
+def answer(request: Request, options: Options, engine: Engine) -> Reply:
     """The reply to one request; whatever can be caught is caught here."""
     started = time.perf_counter()
     # CPU time, not wall time: on a busy machine nobody is punished for waiting. The default
     # action of SIGPROF ends the process even in the middle of a call into the engine.
     signal.setitimer(signal.ITIMER_PROF, options.cpu_seconds)
     try:
-        reply = _render(svg, options)
+        reply = _answer(request, options, engine)
     except MemoryError:
         reply = Reply(failure="memory", detail="no memory left in Python")
-    except ValueError as error:
+    except (ValueError, ElementTree.ParseError) as error:
         reply = Reply(failure="invalid", detail=f"the engine says: {error}"[:300])
     except BaseException as error:  # a Rust panic is no Exception
         reply = Reply(failure="crashed", detail=f"{type(error).__name__}: {error}"[:300])
@@ -52,33 +55,23 @@ def answer(svg: str, options: Options) -> Reply:
     return msgspec.structs.replace(reply, seconds=time.perf_counter() - started)
 
 
-def _render(svg: str, options: Options) -> Reply:
-    checked = preflight(svg, options.max_svg_bytes)
+def _answer(request: Request, options: Options, engine: Engine) -> Reply:
+    checked = preflight(request.svg, options.max_svg_bytes)
     if isinstance(checked, RenderFailure):
         return Reply(failure=checked.kind, detail=checked.detail)
-    png = resvg_py.svg_to_bytes(
-        svg_string=fitted(checked.svg, options.size),
-        width=options.size,
-        height=options.size,
-        background="white",
-        dpi=96,  # the default of 0 makes cm, in and pt vanish
-        languages=["en"],
-        skip_system_fonts=True,
-        font_files=options.fonts,
-        font_family="DejaVu Sans",
-        serif_family="DejaVu Serif",  # also the last resort for an unknown family
-        sans_serif_family="DejaVu Sans",
-        cursive_family="DejaVu Sans",
-        fantasy_family="DejaVu Sans",
-        monospace_family="DejaVu Sans Mono",
-        log_information=False,
-    )
-    data, ink = squared(bytes(png), options.size)
-    return Reply(png=data, ink=ink, mended=checked.mended)
+    svg, size = fitted(checked.svg, options.size), options.size
+    if request.writing:
+
+        def draw(changed: str, background: str) -> Image.Image:
+            return squared(engine.png(changed, size, background), size)[1]
+
+        return Reply(writing=writing(svg, draw))
+    png, picture = squared(engine.png(svg, size, "white"), size)
+    return Reply(png=png, ink=ink(picture), mended=checked.mended, fingerprint=fingerprint(picture))
 
 
-def squared(png: bytes, size: int) -> tuple[bytes, float]:
-    """A PNG of size x size and its ink: the share of pixels not of the commonest colour.
+def squared(png: bytes, size: int) -> tuple[bytes, Image.Image]:
+    """A PNG of size x size and its RGB pixels.
 
     What the engine left smaller, because it keeps the aspect, is padded white on both sides.
     """
@@ -91,16 +84,16 @@ def squared(png: bytes, size: int) -> tuple[bytes, float]:
         out = io.BytesIO()
         picture.save(out, "PNG", compress_level=1)
         png = out.getvalue()
-    colours = picture.getcolors(size * size) or []
-    most = max((int(count) for count, _ in colours), default=size * size)
-    return png, 1.0 - most / (size * size)
+    return png, picture
 
 
-def serve(pipe_in: BinaryIO, pipe_out: BinaryIO, options: Options, ready: Ready) -> None:
-    write_frame(pipe_out, ready)
+def serve(
+    pipe_in: BinaryIO, pipe_out: BinaryIO, options: Options, engine: Engine, isolation: list[str]
+) -> None:
+    write_frame(pipe_out, Ready(isolation, engine.id))
     decoder = msgspec.msgpack.Decoder(Request)
     while (frame := read_frame(pipe_in)) is not None:
-        write_frame(pipe_out, answer(decoder.decode(frame).svg, options))
+        write_frame(pipe_out, answer(decoder.decode(frame), options, engine))
 
 
 def main() -> None:
@@ -116,11 +109,11 @@ def main() -> None:
     if first is None:
         return
     options = msgspec.msgpack.decode(first, type=Options)
+    engine = Resvg(options.fonts)
     Image.init()  # its plug-ins are imported now: no file can be opened after `confine`
     isolation = ["process", *confine(options.memory_mib, Path(options.font_folder))]
-    ready = Ready(isolation, f"resvg {resvg_py.__resvg_version__}")
     threading.stack_size(STACK_BYTES)
-    worker = threading.Thread(target=serve, args=(pipe_in, pipe_out, options, ready))
+    worker = threading.Thread(target=serve, args=(pipe_in, pipe_out, options, engine, isolation))
     worker.start()
     worker.join()
 

@@ -9,6 +9,8 @@ from typing import BinaryIO
 
 import msgspec
 
+from mmzero_async.schemas.writing import Writing
+
 LENGTH = struct.Struct("<I")
 
 
@@ -30,16 +32,19 @@ class Ready(msgspec.Struct, frozen=True):
     engine: str
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     svg: str
+    writing: bool = False  # asks for what is written in it instead of for the picture
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A picture, or a failure of outcomes.KINDS."""
+    """A picture or what is written in it, or a failure of outcomes.KINDS."""
 
     png: bytes = b""
     ink: float = 0.0
     mended: tuple[str, ...] = ()
+    fingerprint: bytes = b""
+    writing: Writing | None = None
     failure: str = ""
     detail: str = ""
     seconds: float = 0.0

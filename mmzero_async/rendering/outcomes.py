@@ -44,6 +44,7 @@ class Picture:
     mended: tuple[str, ...]  # names of lossless mends, see mending.py
     ink: float  # share of pixels that differ from the commonest colour
     seconds: float
+    fingerprint: bytes = b""  # see fingerprint.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class RenderFailure:
     kind: str  # of KINDS
     detail: str
     seconds: float = 0.0
+    ink: float = 0.0  # of a picture that is blank
 
 
 Outcome = Picture | RenderFailure

@@ -8,25 +8,27 @@ A render that is cancelled gives its child away: no answer can reach the wrong c
 import asyncio
 import contextlib
 import hashlib
+import re
 import signal
 from collections import OrderedDict
 from collections.abc import Sequence
-from importlib import metadata
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from mmzero_async.config import RendererConfig
 from mmzero_async.rendering.errors import RenderingError
 from mmzero_async.rendering.fonts import font_files, font_folder, fonts_digest
-from mmzero_async.rendering.frames import Options, Reply
+from mmzero_async.rendering.frames import Options, Reply, Request
 from mmzero_async.rendering.outcomes import FLEETING, KINDS, Outcome, Picture, RenderFailure
 from mmzero_async.rendering.preflight import RULES
 from mmzero_async.rendering.warm import COMMAND, Lost, WarmChild
+from mmzero_async.schemas.writing import Writing
 
 __all__ = ["Outcome", "Picture", "RenderFailure", "RenderPool"]
 
 BLANK_INK = 0.002  # a picture with less ink shows nothing
 CACHED_MIB = 32
+_MAY_WRITE = re.compile(r"text|title|desc|aria-label")
 CPU_SHARE = 3.0  # wall limit over CPU limit: room for a busy machine
 
 
@@ -60,17 +62,15 @@ class RenderPool:
         self._alive: set[WarmChild] = set()
         self._idle: asyncio.Queue[WarmChild | None] = asyncio.Queue()  # None: one to be started
         self._replacing: set[asyncio.Task[None]] = set()
-        self._cache = _Cache(cached_mib << 20)
+        self._cache: _Cache[Outcome] = _Cache(cached_mib << 20)
+        self._written: _Cache[Writing] = _Cache(cached_mib << 18)
         self._engine = ""
         self._isolation: tuple[str, ...] = ()
 
     @property
     def renderer_id(self) -> str:
         """What a picture depends on besides its SVG; complete once a child has started."""
-        return (
-            f"resvg-py {metadata.version('resvg_py')} / {self._engine} {self._config.size}px "
-            f"fonts {fonts_digest()} rules {RULES}"
-        )
+        return f"{self._engine} {self._config.size}px fonts {fonts_digest()} rules {RULES}"
 
     @property
     def isolation(self) -> tuple[str, ...]:
@@ -117,16 +117,33 @@ class RenderPool:
             svg.encode()
         except UnicodeEncodeError as error:
             return RenderFailure("invalid", f"no valid text: {error.reason}")
-        key = hashlib.blake2b(content, digest_size=16).digest()
+        key = _key(content)
         if (known := self._cache.get(key)) is not None:
             return known
-        outcome = await self._drawn(svg)
+        reply = await self._asked(Request(svg))
+        outcome = self._outcome(reply) if isinstance(reply, Reply) else reply
         if isinstance(outcome, Picture) or outcome.kind not in FLEETING:
-            self._cache.put(key, outcome)
+            self._cache.put(key, outcome, _weight(outcome))
         return outcome
 
-    async def _drawn(self, svg: str) -> Outcome:
-        """One render in one child, which goes back to the queue if it is still sound."""
+    async def writing(self, svg: str) -> Writing | None:
+        """What is written in a drawing that was rendered; None where it cannot be found out.
+
+        Costs several renders where there is text. Raises as `render` does.
+        """
+        if not _MAY_WRITE.search(svg):
+            return Writing()
+        key = _key(svg.encode("utf-8", "surrogatepass"))
+        if (known := self._written.get(key)) is not None:
+            return known
+        reply = await self._asked(Request(svg, writing=True))
+        if not isinstance(reply, Reply) or reply.writing is None:
+            return None
+        self._written.put(key, reply.writing, 64 * (1 + len(reply.writing.inscriptions)))
+        return reply.writing
+
+    async def _asked(self, request: Request) -> Reply | RenderFailure:
+        """One answer of one child, which goes back to the queue if it is still sound."""
         self._check_open()
         child = await self._idle.get()
         sound = False
@@ -139,10 +156,9 @@ class RenderPool:
             if child is None:
                 child = await self._start()
             async with asyncio.timeout(self._config.wall_seconds):
-                reply = await child.render(svg)
-            outcome = self._outcome(reply)
-            sound = isinstance(outcome, Picture) or outcome.kind not in FLEETING
-            return outcome
+                reply = await child.ask(request)
+            sound = not reply.failure or _kind(reply) not in FLEETING
+            return reply
         except TimeoutError:
             seconds = self._config.wall_seconds
             return RenderFailure("timeout", f"no reply within {seconds:g} s", seconds)
@@ -200,13 +216,14 @@ class RenderPool:
 
     def _outcome(self, reply: Reply) -> Outcome:
         if reply.failure:
-            kind = reply.failure if reply.failure in KINDS else "crashed"
-            return RenderFailure(kind, reply.detail, reply.seconds)
+            return RenderFailure(_kind(reply), reply.detail, reply.seconds)
         if reply.ink < BLANK_INK:
             detail = f"{reply.ink:.2%} of the pixels are drawn on"
-            return RenderFailure("blank", detail, reply.seconds)
+            return RenderFailure("blank", detail, reply.seconds, reply.ink)
         size = self._config.size
-        return Picture(reply.png, size, size, reply.mended, reply.ink, reply.seconds)
+        return Picture(
+            reply.png, size, size, reply.mended, reply.ink, reply.seconds, reply.fingerprint
+        )
 
 
 def _cause(lost: Lost, status: int, words: str) -> RenderFailure:
@@ -219,26 +236,38 @@ def _cause(lost: Lost, status: int, words: str) -> RenderFailure:
     return RenderFailure("crashed", f"{lost}, status {status}: {words[-200:]}")
 
 
-class _Cache:
-    """The least recently used outcomes, within a number of bytes."""
+def _kind(reply: Reply) -> str:
+    return reply.failure if reply.failure in KINDS else "crashed"
+
+
+def _key(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+T = TypeVar("T")
+
+
+class _Cache(Generic[T]):
+    """The least recently used answers, within a sum of weights."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
-        self._outcomes: OrderedDict[bytes, Outcome] = OrderedDict()
+        self._answers: OrderedDict[bytes, tuple[T, int]] = OrderedDict()
 
-    def get(self, key: bytes) -> Outcome | None:
-        if key in self._outcomes:
-            self._outcomes.move_to_end(key)
-        return self._outcomes.get(key)
+    def get(self, key: bytes) -> T | None:
+        if key not in self._answers:
+            return None
+        self._answers.move_to_end(key)
+        return self._answers[key][0]
 
-    def put(self, key: bytes, outcome: Outcome) -> None:
-        if key not in self._outcomes:
-            self._held += _weight(outcome)
-        self._outcomes[key] = outcome
-        while self._held > self._limit and self._outcomes:
-            _, old = self._outcomes.popitem(last=False)
-            self._held -= _weight(old)
+    def put(self, key: bytes, answer: T, weight: int) -> None:
+        if key not in self._answers:
+            self._held += weight
+            self._answers[key] = (answer, weight)
+        while self._held > self._limit and self._answers:
+            _, (_, old) = self._answers.popitem(last=False)
+            self._held -= old
 
 
 def _weight(outcome: Outcome) -> int:

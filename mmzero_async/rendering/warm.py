@@ -1,7 +1,7 @@
 """The parent's end of one child: started, asked, ended. Knows no queue and no outcome.
 
 Guarantees that a child that was started is either usable or ended, also when the caller is
-cancelled; after any exception from `render` it is unusable and must be ended.
+cancelled; after any exception from `ask` it is unusable and must be ended.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ COMMAND = (sys.executable, "-m", "mmzero_async.rendering.child")
 START_SECONDS = 60.0
 GRACE_SECONDS = 1.0  # for a child whose pipe ended to end too, and so to tell why
 _INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME")
-_OVERHEAD = 1 << 16  # of a reply over its pixels
+_OVERHEAD = 1 << 18  # of a reply over its pixels; what is written is within it
 
 _Answer = TypeVar("_Answer", Ready, Reply)
 
@@ -89,9 +89,9 @@ class WarmChild:
             raise
         return child
 
-    async def render(self, svg: str) -> Reply:
+    async def ask(self, request: Request) -> Reply:
         """The child's answer; Lost when there will be none."""
-        return await self._ask(Request(svg), Reply)
+        return await self._ask(request, Reply)
 
     async def ended(self) -> tuple[int, str]:
         """Its status and last words; it is killed unless it ends by itself at once."""

@@ -107,5 +107,10 @@ def solver_messages(templates: Templates, question: str, image_data_url: str) ->
     return [_user([picture, text])]
 
 
+def blind_messages(templates: Templates, question: str) -> list[Message]:
+    """The solver's message without its picture."""
+    return [_user(fill(templates.solver, {"question": question}))]
+
+
 def _user(content: str | list[Message]) -> Message:
     return {"role": "user", "content": content}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mmzero_async.config import SolverConfig
 from mmzero_async.roles.grading import count_votes, same_answer
-from mmzero_async.schemas.events import Answered, AnswerOutcome
+from mmzero_async.schemas.events import Answered, AnswerOutcome, Probed
 
 MAX_ANSWER = 200  # characters; an answer is a number, a word or a short phrase
 _BRACE = re.compile(r"\\boxed\s*\{|\\[{}\\]|[{}]")
@@ -87,6 +87,13 @@ def solver_terms(hard: Answered, config: SolverConfig) -> list[dict[str, float]]
         }
         for outcome in hard.outcomes
     ]
+
+
+def blind_share(probe: Probed, seen: Answered) -> float:
+    """Share of the blind answers that agree with the majority of those that saw the picture."""
+    silver = tally([outcome.answer for outcome in seen.outcomes]).silver
+    blind = probe.outcomes
+    return sum(agrees(it.answer, silver) for it in blind) / len(blind) if blind else 0.0
 
 
 def agrees(answer: str | None, label: str | None) -> bool:

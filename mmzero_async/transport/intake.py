@@ -11,7 +11,7 @@ from mmzero_async.log.writer import Submission
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import AnyEvent, Rendered, UnknownEvent, decode_event, kind_of
 from mmzero_async.schemas.ids import indices
-from mmzero_async.schemas.work import STAGES, completes
+from mmzero_async.schemas.work import BLIND, STAGES, completes
 from mmzero_async.transport.errors import BadMessage
 from mmzero_async.transport.messages import Append
 
@@ -91,7 +91,7 @@ def _event(kind: str, body: bytes) -> AnyEvent:
 def _check_key(key: str) -> None:
     """A key like `code/g1.s0`, whose target is an id of the stage's depth."""
     stage, _, rest = key.partition("/")
-    target, _, question = rest.partition("/")
+    target, _, question = rest.removesuffix(BLIND if stage == "answer" else "").partition("/")
     try:
         fits = len(indices(target)) == _DEPTH[stage]  # type: ignore[index]
         fits = fits and question in (("easy", "hard") if stage == "answer" else ("",))

@@ -1,0 +1,62 @@
+"""Pictures that look like an earlier picture of another proposal: from the log, in bounded memory.
+
+Drawings of one proposal should look alike; pictures of two are copies when their fingerprints
+differ in at most `bits` of 2304. Only the newest `memory` pictures are compared with.
+"""
+
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mmzero_async.projections.settings import CopySettings
+from mmzero_async.schemas.events import Rendered
+from mmzero_async.schemas.ids import parent
+
+FINGERPRINT_BYTES = 288
+_WORDS = FINGERPRINT_BYTES // 8
+
+
+class Copies:
+    """`see` every picture once, in the order of the log."""
+
+    def __init__(self, bits: int = 8, memory: int = 4096) -> None:
+        self.bits, self.memory = bits, memory
+        self.found = 0
+        self._drawings: list[str] = []
+        self._prints: npt.NDArray[np.uint64] = np.zeros((0, _WORDS), np.uint64)
+        self._next = 0  # where the oldest stands once the memory is full
+
+    @classmethod
+    def of(cls, settings: CopySettings) -> Self:
+        return cls(settings.copy_bits, 0 if settings.copy == "off" else settings.copy_memory)
+
+    def see(self, event: Rendered) -> str:
+        """The oldest drawing that is remembered and looks the same; "" for a new picture.
+
+        A picture without a fingerprint (of an older writer, or a stranger's nonsense) is neither
+        compared nor remembered.
+        """
+        if event.picture is None or len(event.fingerprint) != FINGERPRINT_BYTES or not self.memory:
+            return ""
+        mine = np.frombuffer(event.fingerprint, "<u8").astype(np.uint64)
+        seen = self._prints[: len(self._drawings)]
+        differing = np.bitwise_count(seen ^ mine).sum(axis=1, dtype=np.int64)
+        alike = [self._drawings[i] for i in np.flatnonzero(differing <= self.bits)]
+        self._remember(event.drawing, mine)
+        others = [drawing for drawing in alike if parent(drawing) != parent(event.drawing)]
+        self.found += bool(others)
+        return others[0] if others else ""
+
+    def _remember(self, drawing: str, mine: npt.NDArray[np.uint64]) -> None:
+        count = len(self._drawings)
+        if count < self.memory:
+            if count == len(self._prints):  # grows by doubling, within the memory
+                room = np.zeros((min(max(64, 2 * count), self.memory), _WORDS), np.uint64)
+                room[:count] = self._prints
+                self._prints = room
+            self._drawings.append(drawing)
+            self._prints[count] = mine
+            return
+        self._drawings[self._next], self._prints[self._next] = drawing, mine
+        self._next = (self._next + 1) % self.memory
