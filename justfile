@@ -51,11 +51,12 @@ format: setup
 seedling *ARGS: setup
     {{python}} -m mmzero_async.seedling.train {{ARGS}}
 
-# benchmarks beside rivals, one JSON line a figure: `just bench log`, `just bench log --quick`
+# benchmarks beside rivals, one JSON line a figure: `just bench log`, `just bench renderer --quick`
 [group('check')]
 bench WHAT="" *ARGS: setup
-    @if [ "{{WHAT}}" = log ]; then {{python}} -m mmzero_async.ops.bench.log {{ARGS}}; else \
-        echo "just bench {{WHAT}}: not built yet; there is 'just bench log'" >&2; exit 3; fi
+    @case "{{WHAT}}" in log|renderer) {{python}} -m mmzero_async.ops.bench.{{WHAT}} {{ARGS}};; *) \
+        echo "just bench {{WHAT}}: not built yet; there is 'just bench log' and 'just bench renderer'" >&2; \
+        exit 3;; esac
 
 # many hosts over SSH (not built yet)
 [group('later')]

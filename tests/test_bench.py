@@ -81,13 +81,30 @@ def test_redis_is_asked_to_sync_every_write_and_takes_a_batch_as_a_whole(tmp_pat
         store.close()
 
 
+@pytest.mark.timeout(600)
+def test_the_renderer_bench_tells_every_figure_beside_the_bare_engine() -> None:
+    command = [sys.executable, "-m", "mmzero_async.ops.bench.renderer", "--quick"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    figures = {figure["figure"]: figure for figure in map(json.loads, ran.stdout.splitlines())}
+    told = ("one_child", "two_children", "p50", "p99", "child_memory")
+    expected = {f"render_{size}_{what}" for size in (448, 768, 1024) for what in told}
+    assert figures.keys() >= expected | {"guarded_vs_bare", "render_cached_p50"}
+    for name, figure in figures.items():
+        if figure["value"] is None:  # rivals that may not be installed
+            assert name in ("render_vs_cairosvg", "render_vs_rsvg-convert") and figure["note"]
+            continue
+        assert figure["value"] > 0 and figure["rival"] > 0 and figure["ratio"] > 0, figure
+    assert "load average" in figures["guarded_vs_bare"]["note"]
+
+
 def test_a_bench_that_is_not_built_says_so() -> None:
     just = ROOT / ".venv" / "bin" / "just"
     if not just.exists():
         pytest.skip("needs just, which ./launch installs")
     asked = [just, "--no-deps", "bench", "why"]
     refused = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT)
-    assert refused.returncode == 3 and "there is 'just bench log'" in refused.stderr
+    assert refused.returncode == 3 and "there is 'just bench log' and" in refused.stderr
     asked = [just, "--no-deps", "--dry-run", "bench", "log", "--quick"]
     shown = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT)
     assert "mmzero_async.ops.bench.log --quick" in shown.stderr
