@@ -125,7 +125,7 @@ class SolverConfig(_Section, frozen=True, kw_only=True):
 
 
 class RendererConfig(_Section, frozen=True, kw_only=True):
-    size: int = 96  # pixels, square
+    size: Annotated[int, msgspec.Meta(ge=8, le=4096)] = 96  # pixels, square
     children: int = 1
     wall_seconds: float = 5.0
     memory_mib: int = 512
