@@ -8,20 +8,24 @@ from builders import answered, coded, probed, proposed, records, rendered, whole
 from fake_engine import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import mmzero, write_run
+from test_cli import PICTURE, mmzero, write_run
 from test_windows import SMALL, Log
 
 from mmzero_async import telemetry
 from mmzero_async.config import Config, load
 from mmzero_async.learner.scoring import Scored
+from mmzero_async.log.reader import LogReader
 from mmzero_async.projections import probes
 from mmzero_async.projections.audit import Audit
 from mmzero_async.projections.dispatcher import PipelineDispatcher
 from mmzero_async.projections.lineage import CompleteGroup
 from mmzero_async.projections.report import Report
+from mmzero_async.projections.retention import needed_pictures
+from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     AnyEvent,
     Event,
+    GroupRejected,
     PolicyPublished,
     Probed,
     Rendered,
@@ -302,3 +306,17 @@ def test_status_and_trace_tell_what_was_probed(tmp_path: Path) -> None:
     told = mmzero("trace", run, "g0.s0.d0").stdout
     assert "probed   g0.s0.d0 hard with picture cdcdcdcdcdcd: 3, 3, -, 2; 2 of 4 agree" in told
     assert mmzero("replay", run, "--audit").returncode == 0
+
+
+def test_a_picture_that_a_probe_is_to_show_is_not_dropped(tmp_path: Path) -> None:
+    settled: list[Event] = []
+    for g in range(2):
+        groups = (("proposer", f"g{g}"), ("coder", f"g{g}.s0"), ("solver", f"g{g}.s0.d0"))
+        settled += whole_tree(f"g{g}", proposals=1, drawings=1)
+        settled += [GroupRejected(role=r, group=n, reason="stale") for r, n in groups]  # type: ignore[arg-type]
+    for share, needed in ((0.0, set()), (1.0, {blob_digest(PICTURE)})):
+        config = load(overrides=[f"probe.share={share}", "probe.without=other"])
+        run = write_run(tmp_path / f"run{share}", settled, config)
+        reader = LogReader.open(run / "log")
+        assert needed_pictures(reader, 0) == needed
+        reader.close()

@@ -80,7 +80,9 @@ def needed_pictures(reader: LogReader, keep: Keep) -> set[str]:
             f"({', '.join(sorted(retention.unknown))}), which may need any picture: compact it "
             "with the version that wrote them"
         )
-    return set(pictures_at(reader, retention.offsets()))
+    # A blind probe outlives its tree, and may show a picture of another.
+    due = {work.picture for work in retention.pipeline.lineage.open.values() if work.picture}
+    return due.union(pictures_at(reader, retention.offsets()))
 
 
 def pictures_at(reader: LogReader, offsets: Iterable[int]) -> Iterator[str]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from mmzero_async.config import RendererConfig
 from mmzero_async.ops.bench.charts import chart
 from mmzero_async.ops.bench.drawers import Draw, NotHere, bare, busy, cairosvg, rsvg_convert
@@ -83,19 +85,12 @@ def _at(
 ) -> Iterator[Figure]:
     stack, charts, engine = AsyncExitStack(), Charts(), bare()
     config = RendererConfig(size=size, wall_seconds=60.0)
-    uncached = {"cached_mib": 0}
-    one, two = (
-        Guarded(
-            runner,
-            runner.run(
-                stack.enter_async_context(
-                    RenderPool(RendererConfig(size=size, wall_seconds=60.0, children=n), **uncached)
-                )
-            ),
-            charts,
-        )
-        for n in (1, 2)
-    )
+
+    def guarded(children: int) -> Guarded:
+        pool = RenderPool(replace(config, children=children), cached_mib=0)
+        return Guarded(runner, runner.run(stack.enter_async_context(pool)), charts)
+
+    one, two = guarded(1), guarded(2)
     try:
 
         def plain(draw: Draw) -> Callable[[], int]:
