@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from mmzero_async.learner.batch import Window
 from mmzero_async.learner.errors import LearnerError, PicturesUnseen
 from mmzero_async.learner.step import Trainer
 from mmzero_async.log.reader import LogReader
-from mmzero_async.schemas.events import StepCommitted, WorkerFailed
+from mmzero_async.schemas.events import Paced, StepCommitted, WorkerFailed
 
 ALBUM = Album()
 
@@ -99,8 +100,10 @@ async def ended(child: asyncio.subprocess.Process) -> bool:
     return child.returncode is not None
 
 
-async def learner_of(run: Path, engine_url: str) -> tuple[int | None, str]:
-    """The learner's exit status and last words; None while it goes on after its first step."""
+async def learner_of(
+    run: Path, engine_url: str, enough: Callable[[], object]
+) -> tuple[int | None, str]:
+    """The learner's exit status and last words; None if it was still running when it was enough."""
     server = await process("log_server", run, "--port", "0")
     learner = None
     try:
@@ -108,7 +111,7 @@ async def learner_of(run: Path, engine_url: str) -> tuple[int | None, str]:
             assert not await ended(server)
         learner = await process("learner", run, "--worker", "learner-0", "--engine-url", engine_url)
         while not await ended(learner):
-            if events(run, StepCommitted):
+            if enough():
                 return None, ""
         _, words = await learner.communicate()
         return learner.returncode, words.decode()
@@ -129,7 +132,7 @@ def events(run: Path, kind: type) -> list:
 def waiting(folder: Path, base: Path) -> Path:
     """A run whose log has a full solver window that nobody trained on yet."""
     others = ["learner.proposer.train=false", "learner.coder.train=false"]
-    run = LearnedRun(folder, base, others)
+    run = LearnedRun(folder, base, [*others, "admission.ess_floor=1"])
     run.append(*map(believable, grown(5, 4)))
     run.writer.close()
     shutil.rmtree(folder / "checkpoints")
@@ -143,7 +146,7 @@ async def test_a_run_on_a_model_without_pictures_is_stopped_before_its_first_ste
 ) -> None:
     async with FakeEngine() as engine:
         run = waiting(tmp_path / "blind", blind_folder)
-        status, words = await learner_of(run, engine.url)
+        status, words = await learner_of(run, engine.url, lambda: events(run, StepCommitted))
         # The status at which the supervisor ends the run instead of starting it anew.
         assert status == os.EX_CONFIG
         assert "do not depend on the pictures" in words and "Traceback" not in words
@@ -152,8 +155,13 @@ async def test_a_run_on_a_model_without_pictures_is_stopped_before_its_first_ste
         assert failed.role == "learner" and "do not depend on the pictures" in failed.error
 
         run = waiting(tmp_path / "seeing", tiny_folder)
-        status, words = await learner_of(run, engine.url)
+        said = run / "logs" / "learner-0.jsonl"
+        status, words = await learner_of(
+            run, engine.url, lambda: said.exists() and "staleness tightened" in said.read_text()
+        )
         assert (status, words) == (None, "")
         metrics = events(run, StepCommitted)[0].metrics
         assert metrics["picture_effect_max"] > 1e-3
         assert events(run, WorkerFailed) == []
+        # Nothing is as good as ess_floor = 1 asks for.
+        assert events(run, Paced)[0].reason == "ess_share"

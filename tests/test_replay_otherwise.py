@@ -13,7 +13,7 @@ from mmzero_async.learner import checkpoint
 from mmzero_async.learner.errors import LearnerError
 from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.cli import app
-from mmzero_async.schemas.events import ROLES, Event, StepCommitted
+from mmzero_async.schemas.events import ROLES, Event, Paced, StepCommitted
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +209,61 @@ def test_a_step_that_is_not_the_committed_one_ends_with_a_failure(
     run = learned(tmp_path / "run", tiny_folder, kind=Lying, trees=2)
     told = mmzero("replay", run, "--train", "--steps", "1")
     assert told.exit_code == 1 and "OTHER" in told.stdout
+
+
+# --- the pace -------------------------------------------------------------------------------------
+
+
+class Straying(LearnedRun):
+    """The first step of a role tells of few effective samples; `tell` may change decisions."""
+
+    def also(self, number: int) -> dict[str, float]:
+        return {"ess_share": 0.5 if number == 1 else 1.0}
+
+    def append(self, *events: Event) -> None:
+        super().append(*(told for event in events for told in self.tell(event)))
+
+    def tell(self, event: Event) -> list[Event]:
+        return [event]
+
+
+class SilentOnPace(Straying):
+    def tell(self, event: Event) -> list[Event]:
+        return [] if isinstance(event, Paced) else [event]
+
+
+class WrongOnPace(Straying):
+    def tell(self, event: Event) -> list[Event]:
+        return [msgspec.structs.replace(event, eta=3) if isinstance(event, Paced) else event]
+
+
+GUARDED = ["admission.ess_floor=0.9", "admission.drift_ceiling=0", "admission.calm_steps=2"]
+
+
+def test_a_guarded_run_replays_with_every_decision_on_its_pace(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    run = learned(tmp_path / "run", tiny_folder, GUARDED, kind=Straying)
+    reader = LogReader.open(run / "log")
+    decided = [e for record in reader.scan() if isinstance(e := record.event(), Paced)]
+    reader.close()
+    assert {(d.role, d.step, d.eta, d.before) for d in decided if d.step == 1} == {
+        (role, 1, 2, 4) for role in ROLES
+    }
+    assert any(d.reason == "calm" for d in decided)
+    told = mmzero("replay", run, "--audit")
+    assert told.exit_code == 0 and "none differ" in told.stdout
+    assert "times tightened" in told.stdout
+    assert mmzero("replay", run, "--train").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [(SilentOnPace, "the pace is None in the log, Paced("), (WrongOnPace, "eta=3")],
+)
+def test_a_pace_that_the_steps_do_not_call_for_is_found(
+    tiny_folder: Path, tmp_path: Path, kind: type[LearnedRun], word: str
+) -> None:
+    run = learned(tmp_path / "run", tiny_folder, GUARDED, kind=kind, trees=3)
+    told = mmzero("replay", run)
+    assert told.exit_code == 1 and word in told.stdout
