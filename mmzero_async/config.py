@@ -205,6 +205,7 @@ class LearnerConfig(_Section, frozen=True, kw_only=True):
     is_cap: float = 2.0  # of "tis": cap C on pi / mu a token
     kl_coefficient: float = 0.0  # of "tis": k3 estimator against the base
     loss_options: LossOptions = LossOptions()  # of the others, under TRL's names
+    num_iterations: Count = 1  # optimiser steps a window
     scale_rewards: Literal["group", "batch", "none"] = "group"
     baseline: Literal["group", "leave_one_out"] = "group"  # "leave_one_out": RLOO
     mask_truncated_completions: bool = False  # cut-off samples count in the baseline alone
@@ -323,7 +324,7 @@ def _checked(tree: dict[str, Any], overrides: Iterable[str], name: str) -> Confi
             "mmzero_async/presets/seedling.toml"
         ) from error
     it = config.learner
-    why = contradiction(it.loss, it.loss_options, it.is_cap, it.kl_coefficient)
+    why = contradiction(it.loss, it.loss_options, it.is_cap, it.kl_coefficient, it.num_iterations)
     filters = config.filters
     listed = {"proposer": filters.proposer, "coder": filters.coder, "solver": filters.solver}
     why = why or unusable(listed)

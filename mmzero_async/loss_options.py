@@ -35,7 +35,7 @@ class LossOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Options of every loss but "tis", which reads learner.is_cap and learner.kl_coefficient."""
 
     # what the ratio is taken against, and at which level
-    proximal: Literal["current", "behaviour", "loglinear"] = "current"
+    proximal: Literal["current", "behaviour", "loglinear", "forward"] = "current"
     importance_sampling_level: Literal["token", "sequence"] = "token"  # "sequence": GSPO's mean
     # the objective's own constants
     epsilon: Positive = 0.2  # lower clip
@@ -117,7 +117,11 @@ def upper_epsilon(loss: LossName, options: LossOptions) -> float:
 
 
 def contradiction(
-    loss: LossName, options: LossOptions, is_cap: float, kl_coefficient: float
+    loss: LossName,
+    options: LossOptions,
+    is_cap: float,
+    kl_coefficient: float,
+    num_iterations: int = 1,
 ) -> str | None:
     """What is wrong with these settings together and what to do; None if nothing is."""
     place = "learner.loss_options"
@@ -139,6 +143,11 @@ def contradiction(
     most = options.vllm_importance_sampling_clip_max
     truncating = options.vllm_importance_sampling_mode.endswith("truncate")
     rules = [
+        (
+            options.proximal == "forward" and num_iterations < 2,
+            'proximal = "forward", the policy that a window begins with, is the current one unless '
+            "learner.num_iterations is at least 2",
+        ),
         (loss in CLIPPED and options.epsilon >= 1.0, "epsilon must be below 1"),
         (
             0.0 < options.delta <= 1.0 + high,

@@ -152,6 +152,11 @@ CONTRADICTIONS = {
     ],
     "geometric_mask must be": ["loss=dapo", "loss_options.geometric_mask=[1.01, 0.99]"],
     "veto must be below 1": ["loss=dapo", "loss_options.veto=1.5"],
+    "is the current one unless learner.num_iterations": [
+        "loss=dapo",
+        "loss_options.proximal=forward",
+    ],
+    "$.learner.num_iterations": ["num_iterations=0"],
     "$.learner.loss": ["loss=ppo"],
     "$.learner.loss_options.epsilon": ["loss=dapo", "loss_options.epsilon=0"],
     "unknown field `epsilon_low`": ["loss=dapo", "loss_options.epsilon_low=0.2"],

@@ -37,6 +37,9 @@ CASES = [
     ("dapo", {"vllm_importance_sampling_correction": False}),
     ("dapo", {"proximal": "loglinear", "vllm_importance_sampling_mode": "token_truncate"}),
     ("grpo", {"proximal": "loglinear", "delta": 1.05, **GSPO}),
+    ("dapo", {"proximal": "forward", "vllm_importance_sampling_mode": "token_truncate"}),
+    ("grpo", {"proximal": "forward", "epsilon": 0.1, "beta": 0.1}),
+    ("cispo", {"proximal": "forward", "epsilon_high": 1.1}),
     ("dapo", {**MU, "off_policy_mask_threshold": 0.05}),
     ("dapo", {"off_policy_mask_threshold": 0.05}),
     ("dapo", {**MU, "beta": 0.1}),
@@ -69,6 +72,7 @@ def drawn(dtype: torch.dtype) -> Tokens:
         advantages=torch.tensor([1.5, -1, 0.5, -2, 1, -0.5, 0.75, -1.25], dtype=dtype),
         reference=(old + noise(0.5)).to(dtype),
         staleness=torch.randint(0, 5, (8, 8), generator=source),
+        proximal=(old + noise(0.2)).to(dtype),
     )
 
 
@@ -98,6 +102,8 @@ def theirs(trainer, tokens: Tokens, name: str, options: LossOptions, monkeypatch
     old = tokens.logprobs.detach()
     if against_mu:
         old = tokens.behaviour
+    elif options.proximal == "forward":  # num_iterations above 1: from a pass before the first
+        old = tokens.proximal
     elif options.proximal == "loglinear":
         age = tokens.staleness.clamp(min=1).to(old.dtype)
         between = tokens.behaviour / age + old * (age - 1) / age
@@ -139,7 +145,7 @@ def test_value_and_gradient_are_trl_s(trainer, monkeypatch, name, changes, dtype
     if name == "dr_grpo":
         changes = {**changes, "max_completion_length": LONGEST}
     options, tokens = LossOptions(**changes), drawn(dtype)
-    loss = loss_from(LearnerConfig(loss=name, loss_options=options))
+    loss = loss_from(LearnerConfig(loss=name, loss_options=options, num_iterations=2))
     value, sums = loss(tokens, Whole(int(tokens.mask.sum()), 8, LONGEST))
     (ours,) = torch.autograd.grad(value, tokens.logprobs)
 

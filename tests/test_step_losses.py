@@ -9,10 +9,16 @@ import tiny_model
 import torch
 from tiny_model import Album, group, sample
 
-from mmzero_async.config import ConfigError
+from mmzero_async.config import ConfigError, RoleLearning
 from mmzero_async.learner.batch import GroupBatch, Window, batch_digest, build
 from mmzero_async.learner.errors import StepError, WindowError
-from mmzero_async.learner.losses import TruncatedImportance, truncated_importance_loss
+from mmzero_async.learner.losses import (
+    Tokens,
+    TruncatedImportance,
+    Whole,
+    loss_from,
+    truncated_importance_loss,
+)
 from mmzero_async.learner.step import StepResult, Trainer
 from mmzero_async.loss_options import LossName, LossOptions
 from mmzero_async.schemas.events import Sample, Sampling, VersionSpan
@@ -139,6 +145,80 @@ def test_the_trainer_knows_its_version_from_what_it_saved_or_restored(tiny_folde
     assert it.version == 0
     it.restore(tmp_path, saved)
     assert it.version == 1
+
+
+# --- several optimiser steps a window -------------------------------------------------------------
+
+FORWARD = LossOptions(
+    proximal="forward", epsilon=0.05, vllm_importance_sampling_mode="token_truncate"
+)
+
+
+def iterating(tiny_folder, count: int, lr: float = 1e-2, **changes: object) -> Trainer:
+    learning = RoleLearning(groups=2, lr=lr)
+    config = tiny_model.config(num_iterations=count, solver=learning, **changes)
+    return Trainer(tiny_model.policy(tiny_folder), "solver", config)
+
+
+def test_the_second_step_is_held_against_the_weights_that_the_window_began_with(tiny_folder):
+    plain = LossOptions(vllm_importance_sampling_mode="token_truncate")
+    once = iterating(tiny_folder, 1, loss="dapo", loss_options=plain)
+    batch = build(WINDOW, ALBUM.__getitem__, once.model.spec, 64)
+    views = once.model.look(batch)
+    once.model.activate("solver")
+    with torch.no_grad():
+        begun = [once.model.logprobs(micro, views) for micro in batch.micro_batches]
+    first = train(once).metrics
+
+    twice = iterating(tiny_folder, 2, loss="dapo", loss_options=FORWARD)
+    metrics = train(twice).metrics
+    assert twice.version == 1
+    # Its first step is that of a loss against the current policy: the ratio is 1.
+    assert (metrics["loss"], metrics["grad_norm"]) == (first["loss"], first["grad_norm"])
+    # Its second one, worked out from where the first one led.
+    loss, total, clipped = loss_from(twice.config), 0.0, 0.0
+    whole = Whole(tokens=batch.tokens, samples=batch.samples)
+    for micro, log_proximal in zip(batch.micro_batches, begun, strict=True):
+        tokens = Tokens(
+            once.model.logprobs(micro, views),
+            micro.behaviour,
+            micro.mask,
+            micro.advantages,
+            proximal=log_proximal,
+        )
+        value, sums = loss(tokens, whole)
+        total, clipped = total + value.item(), clipped + sums.causes["clip_high"]
+    assert metrics["last_loss"] == pytest.approx(total, rel=1e-4)
+    assert total != pytest.approx(first["loss"], rel=1e-3)
+    assert clipped > 0, "the clip must have something to do"
+    assert metrics["last_clipped_share"] > metrics["clipped_share"]
+
+
+@pytest.mark.parametrize("loss", ["tis", "dapo", "m2po"])
+def test_more_steps_go_farther_and_one_is_the_default_s_bits(tiny_folder, loss):
+    digests = {}
+    for count in (None, 1, 3):
+        config = tiny_model.config(loss=loss, **({"num_iterations": count} if count else {}))
+        it = Trainer(tiny_model.policy(tiny_folder), "solver", config)
+        metrics = train(it).metrics
+        digests[count] = {name: t.clone() for name, t in it.model.adapter("solver").items()}
+        assert ("last_loss" in metrics) == (count == 3)
+    assert all(torch.equal(t, digests[1][name]) for name, t in digests[None].items())
+    assert any(not torch.equal(t, digests[1][name]) for name, t in digests[3].items())
+
+
+def test_a_later_step_that_is_not_finite_takes_back_the_earlier_ones(tiny_folder, tmp_path):
+    it = iterating(tiny_folder, 2, lr=1e30)
+    before = it.save(tmp_path / "before", 0)
+    with pytest.raises(StepError, match="nothing was changed"):
+        train(it)
+    after = it.save(tmp_path / "after", 0)
+    assert after == before and it.version == 0
+    for name in ("adapter_model.safetensors", "optimizer.safetensors"):
+        kept = [
+            (tmp_path / at / before.checkpoint / name).read_bytes() for at in ("before", "after")
+        ]
+        assert kept[0] == kept[1]
 
 
 # --- truncated samples ----------------------------------------------------------------------------

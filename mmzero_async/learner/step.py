@@ -1,4 +1,4 @@
-"""One optimiser step of one role: window in, figures out, the policy one version further.
+"""One step of one role: window in, figures out, the policy one version further.
 
 Knows no log and no engine. A step is all or nothing, and from the same checkpoint, window and
 machine it gives the same bits.
@@ -7,8 +7,8 @@ machine it gives the same bits.
 import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +33,8 @@ from mmzero_async.learner.losses.seen import look
 from mmzero_async.learner.model import PolicyModel, Views
 from mmzero_async.roles.filters import truncated
 from mmzero_async.schemas.events import Role
+
+Update = tuple[TokenSums, VersionSums, float]  # of one optimiser step; last: its gradient's norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +96,9 @@ class Trainer:
             mask_truncated=self.config.mask_truncated_completions,
         )
         self.model.activate(self.role)
-        try:
-            sums, versions = self._accumulate(batch)
-            gradient_norm = self._clip()
-            # The ratio too: a loss that never weighs by mu would train on a broken mu unnoticed.
-            if not all(map(_finite, (sums.loss, gradient_norm, sums.ratio))):
-                raise StepError(
-                    f"{self.role}: loss {sums.loss}, gradient norm {gradient_norm}, summed ratio "
-                    f"{sums.ratio} on the window that begins with group {window.groups[0].group}: "
-                    "nothing was changed. Reject these groups or lower learner.<role>.lr"
-                )
-            self._optimizer.step()
-            self.version += 1
-        finally:
-            self._optimizer.zero_grad(set_to_none=True)
+        updates = self._updates(window, batch)
+        self.version += 1
+        sums, versions, gradient_norm = updates[0]
         rewards, advantages = _all(window, "rewards"), _all(window, "advantages")
         samples = [sample for g in window.groups for sample in g.generation.samples]
         metrics = {
@@ -124,6 +115,7 @@ class Trainer:
             "advantage_std": float(advantages.std(correction=0)),
             "advantage_max": float(advantages.abs().max()),
             "truncated_share": sum(map(truncated, samples)) / max(1, len(samples)),
+            **(_of_last(updates[-1]) if len(updates) > 1 else {}),
         }
         return StepResult(
             loss=sums.loss,
@@ -163,17 +155,62 @@ class Trainer:
     def restore(self, run: Path, saved: Saved) -> None:
         """Back to a saved version, bit for bit. CheckpointError if it is damaged or foreign."""
         loaded = checkpoint.read(run, saved.checkpoint, saved.digest)
-        state = self._unpacked(loaded.optimizer)
-        self.model.set_adapter(self.role, loaded.adapter)
+        self._put(loaded.adapter, loaded.optimizer)
+        self.version = checkpoint.version_of(saved)
+
+    def _put(self, adapter: dict[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
+        state = self._unpacked(optimizer)
+        self.model.set_adapter(self.role, adapter)
         # Clearing first: a version 0 has no moments, and none may survive from a later one.
         self._optimizer.state.clear()
         for name, values in state.items():
             self._optimizer.state[self._parameters[name]] = values
-        self.version = checkpoint.version_of(saved)
 
-    def _accumulate(self, batch: Batch) -> tuple[TokenSums, VersionSums]:
+    def _updates(self, window: Window, batch: Batch) -> list[Update]:
+        """`learner.num_iterations` optimiser steps on one window: all of them or none."""
+        count = self.config.num_iterations
+        begun = (self.model.adapter(self.role), self._optimizer_state()) if count > 1 else None
+        updates: list[Update] = []
+        try:
+            views = self.model.look(batch)
+            proximal = self._proximal(batch, views)
+            for _ in range(count):
+                updates.append(self._update(window, batch, views, proximal))
+        except BaseException:
+            if begun is not None and updates:
+                self._put(*begun)
+            raise
+        finally:
+            self._optimizer.zero_grad(set_to_none=True)
+        return updates
+
+    def _update(
+        self, window: Window, batch: Batch, views: Views | None, proximal: Sequence[Tensor | None]
+    ) -> Update:
+        self._optimizer.zero_grad(set_to_none=True)
+        sums, versions = self._accumulate(batch, views, proximal)
+        gradient_norm = self._clip()
+        # The ratio too: a loss that never weighs by mu would train on a broken mu unnoticed.
+        if not all(map(_finite, (sums.loss, gradient_norm, sums.ratio))):
+            raise StepError(
+                f"{self.role}: loss {sums.loss}, gradient norm {gradient_norm}, summed ratio "
+                f"{sums.ratio} on the window that begins with group {window.groups[0].group}: "
+                "nothing was changed. Reject these groups or lower learner.<role>.lr"
+            )
+        self._optimizer.step()
+        return sums, versions, gradient_norm
+
+    def _proximal(self, batch: Batch, views: Views | None) -> Sequence[Tensor | None]:
+        """log pi of the weights as they are, a micro-batch each, for a loss that asks for them."""
+        if not self._loss.needs_proximal:
+            return [None] * len(batch.micro_batches)
+        with torch.no_grad():
+            return [self.model.logprobs(micro, views) for micro in batch.micro_batches]
+
+    def _accumulate(
+        self, batch: Batch, views: Views | None, proximal: Sequence[Tensor | None]
+    ) -> tuple[TokenSums, VersionSums]:
         """Gradients of the whole window; returns its sums."""
-        views = self.model.look(batch)
         whole = Whole(
             tokens=batch.tokens,
             samples=batch.samples,
@@ -181,12 +218,15 @@ class Trainer:
             second_moment_cutoff=self._second_moment_cutoff(batch, views),
         )
         sums, versions = TokenSums(), VersionSums()
-        for micro in batch.micro_batches:
+        for micro, begun_with in zip(batch.micro_batches, proximal, strict=True):
             reference: Tensor | None = None
             if self._loss.needs_reference:
                 with self.model.base():
                     reference = self.model.logprobs(micro, views)
-            tokens = self._tokens(micro, self.model.logprobs(micro, views), reference)
+            tokens = replace(
+                self._tokens(micro, self.model.logprobs(micro, views), reference),
+                proximal=begun_with,
+            )
             loss, part = self._loss(tokens, whole)
             loss.backward()  # type: ignore[no-untyped-call]
             sums = sums + part
@@ -252,6 +292,17 @@ class Trainer:
             place = torch.device("cpu") if moment == "step" else parameter.device
             state.setdefault(name, {})[moment] = value.to(place)
         return state
+
+
+def _of_last(update: Update) -> dict[str, float]:
+    """Figures of a window's last optimiser step; the others are of its first."""
+    sums, _, gradient_norm = update
+    return {
+        "last_loss": sums.loss,
+        "last_grad_norm": gradient_norm,
+        "last_clipped_share": sums.metrics()["clipped_share"],
+        "last_mismatch_kl": sums.metrics()["mismatch_kl"],
+    }
 
 
 def _all(window: Window, name: Literal["rewards", "advantages"]) -> Tensor:

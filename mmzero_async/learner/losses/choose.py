@@ -53,6 +53,9 @@ class Loss(Protocol):
     def needs_reference(self) -> bool: ...
 
     @property
+    def needs_proximal(self) -> bool: ...
+
+    @property
     def second_moment_threshold(self) -> float | None: ...
 
     def __call__(self, tokens: Tokens, whole: Whole, /) -> tuple[Tensor, TokenSums]: ...
@@ -61,7 +64,7 @@ class Loss(Protocol):
 def loss_from(config: LearnerConfig) -> Loss:
     """The configured loss. ConfigError for settings that contradict each other."""
     name, options = config.loss, config.loss_options
-    why = contradiction(name, options, config.is_cap, config.kl_coefficient)
+    why = contradiction(name, options, config.is_cap, config.kl_coefficient, config.num_iterations)
     if why is not None:
         raise ConfigError(why)
     if name == "tis":

@@ -1,7 +1,7 @@
 """The proximal policy: what the objective's ratio is taken against.
 
-Gives log pi_prox of the sampled tokens, without gradient. With one optimiser step a window no
-forward pass is ever needed for it.
+Gives log pi_prox of the sampled tokens, without gradient. A forward pass of its own is needed where
+a window makes several optimiser steps, and then only for "forward".
 """
 
 from typing import Literal
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmzero_async.learner.losses.seen import Tokens
 
-Proximal = Literal["current", "behaviour", "loglinear"]
+Proximal = Literal["current", "behaviour", "loglinear", "forward"]
 
 
 def log_proximal(tokens: Tokens, proximal: Proximal) -> Tensor:
@@ -21,6 +21,8 @@ def log_proximal(tokens: Tokens, proximal: Proximal) -> Tensor:
             return tokens.behaviour
         case "loglinear":
             return log_linear(tokens)
+        case "forward":
+            return forward(tokens)
 
 
 def current(tokens: Tokens) -> Tensor:
@@ -31,6 +33,17 @@ def current(tokens: Tokens) -> Tensor:
     correct.
     """
     return tokens.logprobs.detach()
+
+
+def forward(tokens: Tokens) -> Tensor:
+    """pi_prox = the weights that the window's optimiser steps begin with, from a pass before them.
+
+    Decoupled PPO as in AReaL (arXiv 2505.24298, equation 5); TRL's `old_per_token_logps` where
+    `num_iterations` is above 1. In the first step the ratio is 1, from the second on the clip acts.
+    """
+    if tokens.proximal is None:
+        raise ValueError("a proximal policy by forward pass needs its log-probabilities (proximal)")
+    return tokens.proximal
 
 
 def log_linear(tokens: Tokens) -> Tensor:

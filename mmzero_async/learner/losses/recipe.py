@@ -38,6 +38,10 @@ class Recipe:
         return any(isinstance(penalty, ReferenceKL) for penalty in self.penalties)
 
     @property
+    def needs_proximal(self) -> bool:
+        return self.proximal == "forward"
+
+    @property
     def second_moment_threshold(self) -> float | None:
         """M2PO's, which asks for a look at the whole window first."""
         found = (c.threshold for c in self.corrections if isinstance(c, SecondMomentMask))

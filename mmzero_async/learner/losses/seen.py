@@ -22,6 +22,7 @@ class Tokens:
     advantages: Tensor  # [B], one a sample
     reference: Tensor | None = None  # [B, T] log pi_base without gradient, for a KL term
     staleness: Tensor | None = None  # int64 [B, T], versions from the token's to the current one
+    proximal: Tensor | None = None  # [B, T] log pi_prox of a forward pass, without gradient
 
 
 @dataclass(frozen=True, slots=True)

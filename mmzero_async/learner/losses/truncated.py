@@ -26,6 +26,10 @@ class TruncatedImportance:
         return self.kl_coefficient > 0.0
 
     @property
+    def needs_proximal(self) -> bool:
+        return False
+
+    @property
     def second_moment_threshold(self) -> float | None:
         return None
 
