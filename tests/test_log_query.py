@@ -349,6 +349,8 @@ def test_a_page_is_bounded_says_where_to_go_on_and_pages_make_the_whole(tmp_path
                 start, turns = page.next, turns + 1
                 assert turns < 4 * len(events)
             assert found == whole
+    in_vain = reader.page(parse_where("role=nobody"), 10, limits=Limits(looked=5))
+    assert in_vain == ([], 15, len(events))
     writer.close()
 
 

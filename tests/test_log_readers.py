@@ -58,8 +58,12 @@ def remote(writer: LogWriter) -> Iterator[Reader]:
 
 
 @contextlib.contextmanager
-def served(writer: LogWriter, config: LogConfig = LogConfig()) -> Iterator[ReadServer]:  # noqa: B008
-    server = ReadServer(writer.reader(), config, structlog.get_logger())
+def served(
+    writer: LogWriter,
+    config: LogConfig = LogConfig(),  # noqa: B008
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[ReadServer]:
+    server = ReadServer(writer.reader(), config, structlog.get_logger(), clock)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -248,6 +252,24 @@ def test_nobody_there_and_no_address_are_clear_errors() -> None:
         RemoteReader.open("tcp://127.0.0.1")
 
 
+def test_who_waits_is_answered_when_something_comes_and_not_before(writer: LogWriter) -> None:
+    count = len(EVENTS) + 1
+    with (
+        served(writer, clock=lambda: 0.0) as server,  # no wait ever ends by itself
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as socket,
+    ):
+        socket.linger = 0
+        socket.connect(server.url)
+        socket.send(encode(r.ReadPage(id=7, start=count, wait=1.0)))
+        assert not socket.poll(300)
+        writer.append([[say(count, "later")]])
+        assert socket.poll(10_000), "no answer"
+        reply = r.decode_reply(socket.recv_multipart()[0])
+        assert isinstance(reply, r.ReadReply)
+        assert (reply.id, reply.offsets, reply.end) == (7, [count], count + 1)
+
+
 def test_with_keys_only_who_is_authorised_reads_and_a_key_taken_away_ends_it(
     writer: LogWriter, tmp_path: Path
 ) -> None:
@@ -366,10 +388,11 @@ async def test_a_scan_and_a_follower_ride_out_a_server_that_is_killed_and_starte
         async with asyncio.timeout(30):
             assert await follower_has.get() == len(EVENTS)
         pages = [reader.page(limits=Limits(records=100))]
-        server.send_signal(signal.SIGKILL)
-        server.wait()
+        server.send_signal(signal.SIGSTOP)  # what it is sent now dies with it
         late = asyncio.create_task(asyncio.to_thread(lambda: list(reader.scan(pages[0].next))))
         await asyncio.sleep(0.3)
+        server.send_signal(signal.SIGKILL)
+        server.wait()
         stack.enter_context(read_server(run, port))
         async with asyncio.timeout(60):
             records = pages[0].records + await late
@@ -412,6 +435,8 @@ def test_a_reader_that_takes_nothing_costs_no_memory_no_pages_and_nobody_elses_t
             socket.send(encode(r.ReadPage(id=i, start=len(EVENTS) + 1)))
         with contextlib.closing(RemoteReader.open(f"tcp://127.0.0.1:{port}")) as other:
             assert len(list(other.scan())) == len(EVENTS) + 31
+            for _ in range(400):  # taken in turns with the 300, so those are over afterwards
+                assert other.next_offset == len(EVENTS) + 31
         status = Path(f"/proc/{server.pid}/status").read_text()
         [peak] = [int(li.split()[1]) for li in status.splitlines() if li.startswith("VmHWM")]
         assert peak < 250_000, f"{peak} kB"
