@@ -1,235 +1,45 @@
-"""Reading well: filters, the secondary index, pages, snapshots, following. Local and pure parts."""
+"""Finding events: the secondary index, pages, snapshots, following. In this host's files."""
 
 import asyncio
-import itertools
 import shutil
-from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import lmdb
 import msgspec
 import pytest
-from builders import answered, coded, proposed, records, rendered, whole_tree
+from builders import rendered, whole_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from log_builders import (
+    BEGAN,
+    EVENT,
+    SECOND,
+    WHERE,
+    by_hand,
+    problems,
+    step,
+    without_index,
+    write,
+)
 
 from mmzero_async.log.errors import SnapshotOver
 from mmzero_async.log.index import BLOCK
 from mmzero_async.log.query import Limits
 from mmzero_async.log.reader import LogReader
 from mmzero_async.log.verify import verify
-from mmzero_async.log.where import Range, Where, WhereError, parse_where
+from mmzero_async.log.where import Where, parse_where
 from mmzero_async.log.writer import LogWriter, Submission
 from mmzero_async.schemas.about import lineages_of, prompts_of
 from mmzero_async.schemas.events import (
     AnyEvent,
-    Event,
     GroupRejected,
-    Measured,
     Rendered,
-    Rewarded,
     RunFinished,
-    StepCommitted,
-    WorkAbandoned,
-    WorkerFailed,
     encode_event,
-    kind_of,
 )
 from mmzero_async.schemas.ids import prompt_of
 from mmzero_async.schemas.record import Record
-
-SECOND = 10**9
-BEGAN = 1_795_500_000 * SECOND
-
-
-def step(role, version: int, groups: list[str]) -> StepCommitted:
-    return StepCommitted(
-        role=role,
-        step=version,
-        version=version,
-        groups=groups,
-        offsets=[],
-        checkpoint="c",
-        digest="d",
-        batch_digest="b",
-        metrics={},
-    )
-
-
-def rewarded(group: str, rewards: list[float], role="solver") -> Rewarded:
-    terms = [{"x": r} for r in rewards]
-    return Rewarded(
-        role=role, group=group, rewards=rewards, terms=terms, advantages=rewards, step=1
-    )
-
-
-def ids() -> st.SearchStrategy[str]:
-    shape = st.sampled_from(["g{}", "g{}.s{}", "g{}.s{}.d{}"])
-    return st.builds(
-        lambda s, a, b, c: s.format(a, b, c), shape, st.integers(0, 6), *[st.integers(0, 2)] * 2
-    )
-
-
-ROLE = st.sampled_from(["proposer", "coder", "solver"])
-VERSION = st.integers(0, 4)
-REWARD = st.lists(st.sampled_from([-0.5, 0.0, 0.25, 1.0]), max_size=3)
-EVENT: st.SearchStrategy[Event] = st.one_of(
-    st.builds(proposed, ids(), st.lists(st.booleans(), max_size=2), VERSION),
-    st.builds(coded, ids(), st.lists(st.booleans(), max_size=2), VERSION),
-    st.builds(rendered, ids(), st.booleans()),
-    st.builds(answered, ids(), st.just("hard"), st.lists(st.sampled_from([None, "4"])), VERSION),
-    st.builds(rewarded, ids(), REWARD, ROLE),
-    st.builds(GroupRejected, role=ROLE, group=ids(), reason=st.sampled_from(["stale", "x"])),
-    st.builds(step, ROLE, VERSION, st.lists(ids() | st.just("no id"), max_size=3)),
-    st.builds(
-        WorkAbandoned,
-        work=ids().map(lambda i: f"render/{i}") | st.just("odd"),
-        reason=st.just("its lease ran out"),
-        attempts=st.just(3),
-    ),
-    st.builds(WorkerFailed, worker=st.just("w"), role=ROLE, error=st.just("boom")),
-    st.builds(RunFinished, reason=st.just("steps")),
-)
-
-
-def ranges(value: st.SearchStrategy[float]) -> st.SearchStrategy[Range | None]:
-    pairs = st.tuples(value, value).map(sorted)
-    closed = pairs.map(lambda pair: Range(*pair))
-    return st.none() | closed | value.map(Range) | value.map(lambda v: Range(None, v))
-
-
-def some(*words: str) -> st.SearchStrategy[tuple[str, ...]]:
-    return st.lists(st.sampled_from(words), max_size=2, unique=True).map(tuple)
-
-
-TIMES = st.none() | st.integers(BEGAN - 5 * SECOND, BEGAN + 700 * SECOND)
-WHERE = st.builds(
-    Where,
-    roles=some("solver", "coder", "renderer"),
-    kinds=some("answered", "rendered", "step_committed", "run_finished", "from_the_future"),
-    versions=ranges(VERSION),
-    staleness=ranges(st.integers(-1, 4)),
-    rewards=ranges(st.sampled_from([-0.5, 0.0, 0.3, 1.0])),
-    outcomes=some("ok", "stale", "*lease*", "inv?lid"),
-    lineages=st.lists(ids(), max_size=2, unique=True).map(tuple),
-    since_ns=TIMES,
-    until_ns=TIMES,
-)
-
-
-def write(path: Path, events: list[Event], *, clock: Iterator[int] | None = None) -> LogWriter:
-    times = clock or itertools.count(BEGAN, SECOND)
-    writer = LogWriter(path, run="r", map_gib=1, sync="nosync", clock=lambda: next(times))
-    messages = [[Submission("w", 1, i, kind_of(e), encode_event(e))] for i, e in enumerate(events)]
-    for at in range(0, len(messages), 100):
-        writer.append(messages[at : at + 100])
-    return writer
-
-
-def without_index(log: Path, copy: Path) -> Path:
-    """The log as a writer from before the index left it."""
-    copy.mkdir()
-    shutil.copyfile(log / "data.mdb", copy / "data.mdb")
-    env = lmdb.open(str(copy), max_dbs=6, map_size=1 << 30)
-    index, meta = env.open_db(b"index"), env.open_db(b"meta")
-    with env.begin(write=True) as txn:
-        txn.drop(index)
-        txn.delete(b"index", db=meta)
-    env.close()
-    return copy
-
-
-def problems(log: Path) -> dict[str, int]:
-    """What verify counts, but for the pictures: these events name some that nobody stored."""
-    return {sort: count for sort, count in verify(log).counts.items() if sort != "pictures"}
-
-
-def by_hand(all_records: list[Record], where: Where) -> list[int]:
-    """What a filter wants, by looking at every event. The versions are counted here anew."""
-    newest: dict[tuple[str, int], int] = {}
-    now: dict[str, int] = {}
-    for record in all_records:
-        for role in ("proposer", "coder", "solver"):
-            newest[role, record.offset] = now.get(role, 0)
-        event = record.event()
-        if isinstance(event, StepCommitted):
-            now[event.role] = event.version
-    return [r.offset for r in all_records if where.matches(r, lambda role, at: newest[role, at])]
-
-
-# --- the filter -----------------------------------------------------------------------------------
-
-
-@given(WHERE)
-def test_a_filter_is_what_its_text_says(where: Where) -> None:
-    assert parse_where(str(where)) == where
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("verison=3", r"term 1 \('verison=3'\): no such key 'verison'; did you mean version\?"),
-        ("role=solver banana", r"term 2 \('banana'\): no such key"),
-        ("kind=", r"no value; write kind=answered,rewarded"),
-        ("version=three", r"'three' is no whole number.*write it like version=3\.\.9"),
-        ("version=9..3", r"the range 9\.\.3 is empty"),
-        ("reward=nan", r"'nan' is no number"),
-        ("reward=..", r"a range without ends"),
-        ("since=yesterday", r"'yesterday' is no time.*since=2026"),
-        ("lineage=g01", r"no lineage id.*lineage=g12\.s0"),
-        ("outcome=a,,b", r"an empty word between commas"),
-        ("role=a role=b", r"role is given twice"),
-        ("outcome='open", r"close the quote"),
-        ("x" * 5000, r"at most 4096"),
-    ],
-)
-def test_a_filter_that_cannot_be_read_says_which_term_why_and_what_to_write(
-    text: str, wanted: str
-) -> None:
-    with pytest.raises(WhereError, match=wanted):
-        parse_where(text)
-
-
-def test_times_are_read_to_the_nanosecond_and_are_utc_unless_said_otherwise() -> None:
-    assert parse_where("since=2026-11-24T10:00").since_ns == 1795514400 * SECOND
-    assert parse_where("since=2026-11-24T11:00+01:00").since_ns == 1795514400 * SECOND
-    assert parse_where("since=1970-01-01T00:00:01.000000007Z").since_ns == SECOND + 7
-
-
-@pytest.mark.parametrize(
-    ("event", "yes", "no"),
-    [
-        (answered("g1.s0.d2", "hard", ["4", None], 3), "role=solver", "role=coder"),
-        (answered("g1.s0.d2", "hard", ["4", None], 3), "version=..3", "version=4.."),
-        (answered("g1.s0.d2", "hard", ["4", None], 3), "outcome=no_answer", "outcome=stale"),
-        (answered("g1.s0.d2", "hard", ["4"], 3), "lineage=g1.s0", "lineage=g1.s1"),
-        (coded("g11.s0", [True]), "lineage=g11", "lineage=g1"),
-        (rendered("g1.s0.d0", ok=False), "outcome=inv*", "outcome=ok"),
-        (rewarded("g1", [-1.0, 0.5]), "reward=0.5..", "reward=0.6.."),
-        (proposed("g1", [False]), "outcome=missing:*", "outcome=ok"),
-        (step("coder", 4, ["g1", "g7.s0"]), "lineage=g7", "lineage=g8"),
-        (WorkAbandoned(work="code/g1.s0", reason="r", attempts=1), "role=coder", "role=solver"),
-        (Measured(source="s", figures={}), "since=2001-09-09", "until=2001-09-08"),
-        (Measured(source="s", figures={}), "kind=answered,measured", "kind=answered"),
-    ],
-)
-def test_each_term_holds_for_what_it_says(event: Event, yes: str, no: str) -> None:
-    [record] = records([event])
-    assert parse_where(yes).matches(record)
-    assert not parse_where(no).matches(record)
-
-
-def test_staleness_is_how_far_a_sample_was_behind_its_roles_newest_version(tmp_path: Path) -> None:
-    old, new = answered("g0.s0.d0", "easy", ["4"], 1), answered("g0.s0.d0", "hard", ["4"], 5)
-    writer = write(tmp_path, [old, step("solver", 5, []), step("coder", 9, []), old, new])
-    found = {
-        text: [r.offset for r in writer.reader().scan(where=parse_where(f"staleness={text}"))]
-        for text in ("4", "0", "-1", "..3")
-    }
-    assert found == {"4": [3], "0": [4], "-1": [0], "..3": [0, 4]}
-    writer.close()
-
 
 # --- the index ------------------------------------------------------------------------------------
 
