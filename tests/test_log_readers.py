@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from log_builders import EVENT, WHERE, by_hand, remote, say, write
 from log_builders import TREES as EVENTS
 
-from mmzero_async.log.errors import BlobMissing, LogError, SnapshotOver
+from mmzero_async.log.errors import BlobDropped, BlobMissing, LogError, SnapshotOver
 from mmzero_async.log.interface import Reader
 from mmzero_async.log.query import Limits
+from mmzero_async.log.tombstones import Tombstone, encode_tombstone
 from mmzero_async.log.where import parse_where
 from mmzero_async.log.writer import LogWriter
 from mmzero_async.schemas.blobs import blob_digest
@@ -93,6 +94,18 @@ def test_damage_is_named_and_not_returned(reader: Reader, writer: LogWriter) -> 
     with pytest.raises(RecordDamaged, match=f"blob {blob_digest(PICTURE)} is damaged"):
         reader.blob(blob_digest(PICTURE))
     assert [record.offset for record in reader.scan(8, 10)] == [8, 9]
+
+
+def test_a_picture_that_compaction_dropped_says_so(reader: Reader, writer: LogWriter) -> None:
+    env, key = writer.reader().environment, bytes.fromhex(blob_digest(PICTURE))
+    with env.lmdb.begin(write=True) as txn:
+        txn.delete(key, db=env.blobs)
+        tombstone = Tombstone(size=len(PICTURE), reason="those of the last steps", time_ns=1)
+        txn.put(key, encode_tombstone(key, tombstone), db=env.dropped)
+    with reader.snapshot() as view:
+        for source in (reader, view):
+            with pytest.raises(BlobDropped, match="dropped by compaction at 1970"):
+                source.blob(blob_digest(PICTURE))
 
 
 def test_a_page_keeps_to_its_limits_and_says_where_to_go_on(reader: Reader) -> None:
