@@ -87,11 +87,14 @@ def lesson_batches(
     writers: int,
     describe_share: float,
     hard_share: float,
+    hasty_share: float = 0.0,
 ) -> tuple[Batch, Batch]:
-    """One solver batch and one text batch (proposer and coder lessons, half each)."""
+    """One solver batch and one text batch (two proposals for each drawing)."""
     looking = [
-        describing_lesson(rng) if rng.random() < describe_share else solver_lesson(rng, hard_share)
+        describing_lesson(rng)
+        if rng.random() < describe_share
+        else solver_lesson(rng, hard_share, hasty_share=hasty_share)
         for _ in range(solvers)
     ]
-    writing = [proposer_lesson(rng) if i % 2 else coder_lesson(rng) for i in range(writers)]
+    writing = [proposer_lesson(rng) if i % 3 else coder_lesson(rng) for i in range(writers)]
     return encoder.batch(looking), encoder.batch(writing)

@@ -26,6 +26,7 @@ class Lesson:
 
 
 def answer_reply(reading: str, answer: str) -> str:
+    """What was read off the picture, then the answer; a hasty reply reads nothing."""
     return f"<think>{reading}</think>\\boxed{{{answer}}}"
 
 
@@ -58,13 +59,17 @@ def coder_lesson(rng: random.Random) -> Lesson:
     return Lesson("coder", prompt, f"```svg\n{scene.svg()}\n```")
 
 
-def solver_lesson(rng: random.Random, hard_share: float, scene: Scene | None = None) -> Lesson:
+def solver_lesson(
+    rng: random.Random, hard_share: float, scene: Scene | None = None, hasty_share: float = 0.0
+) -> Lesson:
+    """An easy or a hard question; of the hard ones a share is answered at once, without reading."""
     scene = scene or random_scene(rng)
     asked = scene.hard(rng) if rng.random() < hard_share else scene.easy(rng)
+    hasty = asked.hard and hasty_share > 0.0 and rng.random() < hasty_share
     return Lesson(
         "solver",
         TEMPLATES["solver"].format(question=asked.question),
-        answer_reply(asked.reading, asked.answer),
+        answer_reply("" if hasty else asked.reading, asked.answer),
         svg=scene.svg(),
         kind=asked.kind,
     )
