@@ -193,11 +193,23 @@ def test_held_out_scenes_are_reproducible_and_hidden_from_the_loop() -> None:
     assert run.stdout.strip() == "False"
 
 
+def test_a_hasty_lesson_reads_nothing_and_only_hard_questions_have_them() -> None:
+    rng = random.Random(3)
+    hasty = [lessons.solver_lesson(rng, 0.5, hasty_share=1.0) for _ in range(60)]
+    careful = [lessons.solver_lesson(rng, 0.5) for _ in range(60)]
+    for lesson in hasty:
+        assert lesson.reply.startswith("<think></think>") == (lesson.kind in scenes.HARD_KINDS)
+    assert not any(lesson.reply.startswith("<think></think>") for lesson in careful)
+    assert {lesson.kind in scenes.HARD_KINDS for lesson in hasty} == {True, False}
+
+
 def test_the_shipped_weights_are_small_and_say_how_they_were_made() -> None:
     files = [file for file in WEIGHTS.iterdir() if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 12e6
     recipe = json.loads((WEIGHTS / "recipe.json").read_text())
-    assert {"seed", "steps", "lr", "threads"} <= recipe.keys()
+    assert {"seed", "threads", "stages"} <= recipe.keys()
+    for stage in recipe["stages"].values():
+        assert {"steps", "lr", "describe", "hard", "hasty", "loss"} <= stage.keys()
     assert 2e6 <= recipe["parameters"] <= 5e6
 
 
@@ -210,7 +222,7 @@ def test_a_short_schooling_is_reproducible_and_saves_a_model_that_transformers_l
         subprocess.run(
             [
                 *(sys.executable, "-m", "mmzero_async.seedling.train"),
-                *("--out", str(tmp_path / name), "--steps", "2"),
+                *("--out", str(tmp_path / name), "--looking-steps", "2", "--habits-steps", "1"),
             ],
             check=True,
             capture_output=True,
@@ -218,5 +230,7 @@ def test_a_short_schooling_is_reproducible_and_saves_a_model_that_transformers_l
         )
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
     assert weights[0] == weights[1]
+    stages = json.loads((tmp_path / "a/recipe.json").read_text())["stages"]
+    assert {name: stage["steps"] for name, stage in stages.items()} == {"looking": 2, "habits": 1}
     model = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path / "a")
     assert model.config.model_type == "qwen3_vl"
