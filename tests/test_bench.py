@@ -16,7 +16,12 @@ KEYS = {"figure", "value", "unit", "against", "rival", "ratio"}
 EXPECTED = {
     *(f"append_{size}_batch_{n}" for size in ("1kB", "10kB", "100kB") for n in (1, 16, 256)),
     *("append_vs_bare_lmdb", "append_vs_sqlite_wal", "append_vs_raw_file"),
-    *("append_vs_redis_streams", "replay_vs_bare_lmdb", "replay_envelopes_vs_bare_lmdb"),
+    *(
+        "append_one_vs_two_flushes",
+        "append_vs_redis_streams",
+        "replay_vs_bare_lmdb",
+        "replay_envelopes_vs_bare_lmdb",
+    ),
     *(f"replay_{size}" for size in ("1kB", "10kB", "100kB")),
     *(f"ingest_{traffic}" for traffic in ("mixed", "1kB", "10kB", "100kB")),
     *(f"ingest_{traffic}_bytes" for traffic in ("mixed", "1kB", "10kB", "100kB")),
