@@ -9,6 +9,7 @@ child is a process of its own: real signals, real sockets, nothing shared but th
 Only imports happen before the fork: no thread, socket, ZeroMQ context or LMDB environment.
 """
 
+import ctypes
 import importlib
 import json
 import os
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+PR_SET_PDEATHSIG = 1
 PATIENCE = 240.0  # seconds for imports and for a killed child to be gone, on a busy machine
 
 
@@ -115,6 +117,7 @@ def _serve(modules: Sequence[str]) -> None:
 def _live(target: str, arguments: Sequence[str], log: str) -> None:
     """In the child; never returns."""
     os.setsid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody outlives a killed test
     for descriptor, path, flags in (
         (0, os.devnull, os.O_RDONLY),
         (1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND),

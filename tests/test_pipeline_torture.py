@@ -1,6 +1,6 @@
 """A whole run under the harness: log server, engine, learner and workers killed at random moments.
 
-    TORTURE_SEED=7 TORTURE_PIPELINE_ROUNDS=300 pytest -m slow tests/test_pipeline_torture.py -s
+    TORTURE_SEED=7 TORTURE_PIPELINE_ROUNDS=300 pytest -m slow tests/test_pipeline_torture.py
 
 After every round the audit of what the events mean is clean and every window is the one that the
 log gives. At the end each committed step has its checkpoint, and a learner that nobody disturbed,
@@ -28,7 +28,7 @@ from mmzero_async.schemas.events import ROLES, RunStarted, StepCommitted
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_run_whose_processes_are_killed_in_turn_keeps_every_promise(
-    tmp_path: Path, tiny_folder: Path
+    tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from torture_pipeline import ENGINE, LEARNER, LOG_SERVER, WORKERS, Run
 
@@ -78,13 +78,14 @@ def test_a_run_whose_processes_are_killed_in_turn_keeps_every_promise(
     trained = sum(found["audit"]["trained"].values())
     assert found["rebuilt"]["windows"] >= 3 and trained >= 3
     steps = same_weights_as_undisturbed(run_dir, tiny_folder, tmp_path)
-    print(
-        f"\nseed {seed}: {rounds} rounds in {time.monotonic() - began:.0f} s\n"
-        f"faults: {dict(done.most_common())}\nkilled: {kills}\n"
-        f"{found['audit']['events']} events audited, {found['rebuilt']['windows']} windows and "
-        f"{found['rebuilt']['rewards']} rewards rebuilt, {trained} groups trained once: clean\n"
-        f"steps whose weights an undisturbed learner has too: {steps}"
-    )
+    with capsys.disabled():
+        print(
+            f"\nseed {seed}: {rounds} rounds in {time.monotonic() - began:.0f} s\n"
+            f"faults: {dict(done.most_common())}\nkilled: {kills}\n"
+            f"{found['audit']['events']} events audited, {found['rebuilt']['windows']} windows and "
+            f"{found['rebuilt']['rewards']} rewards rebuilt, {trained} groups trained once: clean\n"
+            f"steps whose weights an undisturbed learner has too: {steps}"
+        )
 
 
 def same_weights_as_undisturbed(run_dir: Path, base: Path, elsewhere: Path) -> dict[str, int]:
