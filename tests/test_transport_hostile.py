@@ -482,8 +482,8 @@ def test_a_frame_of_the_largest_size_is_read_and_a_larger_one_costs_its_sender_t
     with (
         serving(tmp_path, config=small) as server,
         wires(server, "vandal", "good", link=link) as (vandal, good),
+        contextlib.closing(vandal.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)) as cut,
     ):
-        cut = vandal.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         vandal.say(bytes(1 << 20))
         assert vandal.hear(m.Malformed)
         assert not cut.poll(0)
@@ -492,8 +492,6 @@ def test_a_frame_of_the_largest_size_is_read_and_a_larger_one_costs_its_sender_t
         good.join()
         good.append(0, measured(3), blobs=(bytes(1_000_000),))
         assert good.hear(m.Appended)
-        vandal.socket.disable_monitor()
-        cut.close(0)
 
 
 def test_frames_that_are_too_large_together_are_refused(tmp_path, link):
