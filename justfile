@@ -58,6 +58,12 @@ bench WHAT="" *ARGS: setup
         echo "just bench {{WHAT}}: not built yet; there is 'just bench log' and 'just bench renderer'" >&2; \
         exit 3;; esac
 
+# experiments behind a default, resumable: `just experiment staleness` (an hour or more on 2 cores)
+[group('check')]
+experiment WHAT="" *ARGS: setup
+    @if [ "{{WHAT}}" = staleness ]; then {{python}} -m mmzero_async.ops.experiments.staleness {{ARGS}}; else \
+        echo "just experiment {{WHAT}}: there is 'just experiment staleness'" >&2; exit 2; fi
+
 # many hosts over SSH (not built yet)
 [group('later')]
 run-cluster INVENTORY="cluster.toml":

@@ -1,0 +1,1 @@
+"""Experiments that justify a default: one command each, a table for docs/."""
