@@ -1,7 +1,10 @@
 """An archive gives the log back to the bit, is plain Parquet, and is refused when it is damaged."""
 
 import random
+import subprocess
+import sys
 import tempfile
+import textwrap
 import threading
 from pathlib import Path
 
@@ -201,9 +204,35 @@ def test_a_log_whose_index_lies_is_not_archived(tmp_path: Path, what: str) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
-def test_an_archive_that_finds_no_room_leaves_nothing_behind(tmp_path: Path) -> None:
-    import subprocess
+MEMORY = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    import pyarrow
+    from mmzero_async.log.archive import archive
+    from mmzero_async.log.reader import LogReader
+    from mmzero_async.log.restore import restore
+    archive(LogReader.open(Path(sys.argv[1])), Path(sys.argv[2]))
+    restore(Path(sys.argv[2]), Path(sys.argv[3]))
+    print(pyarrow.default_memory_pool().max_memory())
+""")
 
+
+def test_archive_and_restore_hold_a_few_row_groups_however_large_the_log(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path / "log", run="r", map_gib=1, sync="nosync")
+    rng = random.Random(5)
+    for i in range(150):
+        blob = rng.randbytes(1_000_000)
+        sent = Submission("w", 1, i, "of_another", b"", {blob_digest(blob): blob})
+        writer.append([[sent]])
+    writer.close()
+    folders = [tmp_path / name for name in ("log", "out", "run")]
+    command = [sys.executable, "-c", MEMORY, *map(str, folders)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) < 75_000_000, "half of the log, or more, was held at once"
+
+
+def test_an_archive_that_finds_no_room_leaves_nothing_behind(tmp_path: Path) -> None:
     log, disk = a_log(tmp_path / "log"), tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(disk)]

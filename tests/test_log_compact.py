@@ -67,6 +67,14 @@ def records(log: Path) -> list[Record]:
         reader.close()
 
 
+def commits(log: Path) -> int:
+    pages = Pages(log / "data.mdb")
+    try:
+        return pages.newest().transaction
+    finally:
+        pages.close()
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return a_log(tmp_path / "log")
@@ -74,7 +82,7 @@ def log(tmp_path: Path) -> Path:
 
 def test_events_stay_pictures_go_and_the_file_gets_smaller(tmp_path: Path) -> None:
     log = a_log(tmp_path / "log", size=20_000)
-    events, before = records(log), (log / "data.mdb").stat().st_size
+    events, before, commit = records(log), (log / "data.mdb").stat().st_size, commits(log)
     needed = {blob_digest(picture(i, 20_000)) for i in range(50, 60)}
     compacted(log, needed, tmp_path / "kept")
     assert records(log) == events
@@ -82,6 +90,7 @@ def test_events_stay_pictures_go_and_the_file_gets_smaller(tmp_path: Path) -> No
     found = verify(log)
     assert found.clean and (found.blobs, found.dropped, found.pictures) == (10, 50, 60)
     assert sorted(path.name for path in log.iterdir()) == ["data.mdb", "lock.mdb", "writer.lock"]
+    assert commits(log) > commit, "a process with the old file open would lead a writer astray"
     reader = LogReader.open(log)
     assert reader.blob(blob_digest(picture(50, 20_000))) == picture(50, 20_000)
     gone = blob_digest(picture(49, 20_000))
@@ -268,6 +277,17 @@ def test_a_damaged_tombstone_is_named(log: Path) -> None:
     with pytest.raises(RecordDamaged, match="tombstone"):
         reader.blob(digest(59))
     reader.close()
+
+
+def test_a_tombstone_beside_its_picture_is_named(log: Path) -> None:
+    compacted(log, {digest(i) for i in range(59)})
+    writer = LogWriter(log, run="r", map_gib=1)
+    env = writer.reader().environment
+    with env.lmdb.begin(write=True) as transaction:
+        transaction.put(bytes.fromhex(digest(59)), picture(59), db=env.blobs)
+    writer.close()
+    found = verify(log)
+    assert found.counts == {"dropped": 1} and digest(59) in found.problems[0]
 
 
 def test_a_disk_without_room_for_the_copy_keeps_the_log_whole(tmp_path: Path) -> None:

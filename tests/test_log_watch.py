@@ -20,6 +20,7 @@ from mmzero_async.log.reader import LogReader
 from mmzero_async.log.stat import contents
 from mmzero_async.log.watch import Watch
 from mmzero_async.log.writer import LogWriter, Submission
+from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.transport.server import LogServer
 
 READER = textwrap.dedent("""
@@ -124,6 +125,22 @@ def test_what_a_reader_pins_grows_with_the_commits_and_stat_tells_it(
             assert reading.pinned_bytes <= found.free_pages * found.page_size
     assert [behind for behind, _ in pinned] == [20, 40, 60]
     assert 0 < pinned[0][1] < pinned[1][1] < pinned[2][1]
+
+
+def test_pages_that_were_free_before_a_reader_came_are_not_pinned_by_it(
+    writer: LogWriter, tmp_path: Path
+) -> None:
+    blob = b"x" * (1 << 20)
+    sent = Submission("b", 1, 0, "of_another", b"", {blob_digest(blob): blob})
+    writer.append([[sent]])
+    writer.drop_blobs([bytes.fromhex(blob_digest(blob))], "nothing", "")
+    commit(writer, 5)
+    with pinning(tmp_path / "log") as pid:
+        commit(writer, 3)
+        found = contents(writer.reader())
+    (reading,) = [r for r in found.readers if r.process == pid]
+    assert 0 < reading.pinned_bytes < len(blob) // 2
+    assert found.free_pages * found.page_size > len(blob) * 3 // 4
 
 
 def test_a_disk_that_fills_and_is_emptied_is_told_of_once_each(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ class Parts:
 def rows(folder: Path, names: Sequence[str], columns: Sequence[str]) -> Iterator[Row]:
     """What was added, in order. pyarrow's own errors for a file that it cannot read."""
     for name in names:
-        with pq.ParquetFile(folder / name) as file:
-            for batch in file.iter_batches(READ_ROWS, columns=list(columns)):
-                yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        # Reading ahead would hold a whole file, a batch over groups many large rows.
+        with pq.ParquetFile(folder / name, pre_buffer=False) as file:
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(READ_ROWS, [group], list(columns)):
+                    yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
