@@ -211,7 +211,8 @@ class LearnerConfig(_Section, frozen=True, kw_only=True):
     mask_truncated_completions: bool = False  # cut-off samples count in the baseline alone
     micro_batch_tokens: int = 4096  # padded tokens a forward pass
     threads: int = 1
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the frozen base
     keep_checkpoints: int = 0  # 0: all; else the newest of each role
     # Steps of a role between two looks whether its pictures matter; 0: never. Also at start.
     canary_steps: Annotated[int, msgspec.Meta(ge=0)] = 20

@@ -93,6 +93,7 @@ class Learner:
             alpha=learner.lora_alpha,
             seed=self.config.run.seed,
             dtype=learner.dtype,
+            device=learner.device,
         )
         for role in ROLES:
             trainer = Trainer(policy, role, learner)

@@ -20,7 +20,7 @@ from transformers import AutoImageProcessor, Qwen3VLForConditionalGeneration
 from transformers.utils import logging
 
 from mmzero_async.learner.batch import Batch, InputSpec, MicroBatch
-from mmzero_async.learner.errors import CheckpointError
+from mmzero_async.learner.errors import CheckpointError, LearnerError
 from mmzero_async.schemas.events import ROLES, Role
 
 TARGETS = (
@@ -212,7 +212,15 @@ def load(
     dtype: Dtype = "float32",
     device: str = "cpu",
 ) -> PolicyModel:
-    """A base model's folder (weights, image processor) as PolicyModel. Never downloads."""
+    """A base model's folder (weights, image processor) as PolicyModel. Never downloads.
+
+    LearnerError when the device is not there.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise LearnerError(
+            'learner.device = "cuda", but torch finds no CUDA device here. Set learner.device=cpu, '
+            "or install a torch for this machine's GPU"
+        )
     logging.disable_progress_bar()  # its lines would stand among a command's figures
     base = Qwen3VLForConditionalGeneration.from_pretrained(
         folder, dtype=getattr(torch, dtype), local_files_only=True

@@ -96,6 +96,7 @@ def policy_for(base: Path, config: Config) -> PolicyModel:
         alpha=learner.lora_alpha,
         seed=config.run.seed,
         dtype=learner.dtype,
+        device=learner.device,
     )
 
 
