@@ -259,6 +259,7 @@ OTHER_WORDS = {
     "learner.scale_rewards": "none",
     "learner.baseline": "leave_one_out",
     "learner.dtype": "bfloat16",
+    "learner.device": "cuda",
     "learner.loss": "dapo",
     "learner.loss_options.proximal": "behaviour",
     "learner.loss_options.importance_sampling_level": "sequence",
