@@ -31,6 +31,7 @@ def test_nothing_acknowledged_is_lost_repeated_or_moved_whatever_happens(
     rng, faults, seen = random.Random(seed), Counter[str](), Counter[str]()
     done = promised = audited = 0
     told: list[str] = []
+    plan: list[str] = []  # each fault once, shuffled, and so on
     began = time.monotonic()
     with Nursery("torture_children") as nursery:
         while done < rounds:
@@ -44,7 +45,8 @@ def test_nothing_acknowledged_is_lost_repeated_or_moved_whatever_happens(
                 torment.all_get_on()
                 for _ in range(min(A_LOG, rounds - done)):
                     time.sleep(rng.random() * 0.1)
-                    fault = rng.choice(torment.faults())
+                    plan = plan or rng.sample(torment.faults(), len(torment.faults()))
+                    fault = plan.pop()
                     told.append(f"{time.monotonic() - began:.1f} s, round {done}: {fault}")
                     torment.do(fault)
                     faults[fault] += 1
