@@ -25,6 +25,7 @@ class Copies:
         self.found = 0
         self._drawings: list[str] = []
         self._prints: npt.NDArray[np.uint64] = np.zeros((0, _WORDS), np.uint64)
+        self._set_bits: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._next = 0  # where the oldest stands once the memory is full
 
     @classmethod
@@ -40,23 +41,36 @@ class Copies:
         if event.picture is None or len(event.fingerprint) != FINGERPRINT_BYTES or not self.memory:
             return ""
         mine = np.frombuffer(event.fingerprint, "<u8").astype(np.uint64)
-        seen = self._prints[: len(self._drawings)]
-        differing = np.bitwise_count(seen ^ mine).sum(axis=1, dtype=np.int64)
-        alike = [self._drawings[i] for i in np.flatnonzero(differing <= self.bits)]
-        self._remember(event.drawing, mine)
+        weight = _weights(mine)
+        # No two differ in fewer bits than in the number of set ones: that leaves few to compare.
+        near = np.abs(self._set_bits[: len(self._drawings)] - weight) <= self.bits
+        candidates = np.flatnonzero(near)
+        differing = _weights(self._prints[candidates] ^ mine)
+        alike = [self._drawings[i] for i in self._oldest_first(candidates[differing <= self.bits])]
+        self._remember(event.drawing, mine, int(weight))
         others = [drawing for drawing in alike if parent(drawing) != parent(event.drawing)]
         self.found += bool(others)
         return others[0] if others else ""
 
-    def _remember(self, drawing: str, mine: npt.NDArray[np.uint64]) -> None:
+    def _oldest_first(self, places: npt.NDArray[np.intp]) -> list[int]:
+        count = max(1, len(self._drawings))
+        return sorted(map(int, places), key=lambda place: (place - self._next) % count)
+
+    def _remember(self, drawing: str, mine: npt.NDArray[np.uint64], weight: int) -> None:
         count = len(self._drawings)
         if count < self.memory:
             if count == len(self._prints):  # grows by doubling, within the memory
-                room = np.zeros((min(max(64, 2 * count), self.memory), _WORDS), np.uint64)
-                room[:count] = self._prints
-                self._prints = room
+                grown = min(max(64, 2 * count), self.memory) - count
+                self._prints = np.pad(self._prints, ((0, grown), (0, 0)))
+                self._set_bits = np.pad(self._set_bits, (0, grown))
             self._drawings.append(drawing)
-            self._prints[count] = mine
-            return
-        self._drawings[self._next], self._prints[self._next] = drawing, mine
-        self._next = (self._next + 1) % self.memory
+        place = count if count < self.memory else self._next
+        self._drawings[place], self._prints[place] = drawing, mine
+        self._set_bits[place] = weight
+        if count == self.memory:
+            self._next = (self._next + 1) % self.memory
+
+
+def _weights(prints: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """Set bits of each fingerprint; of one alone a number without dimensions."""
+    return np.asarray(np.bitwise_count(prints).sum(axis=-1, dtype=np.int64))
