@@ -174,6 +174,9 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    # Without it, sums over rows that are looked up twice are made in whatever order threads come.
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     recipe: dict[str, Any] = {"seed": args.seed, "threads": args.threads, "image_size": IMAGE_SIZE}
     recipe |= {"solver_lessons_a_step": SOLVERS, "writer_lessons_a_step": WRITERS}
