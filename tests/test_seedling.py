@@ -213,6 +213,7 @@ def test_the_shipped_weights_are_small_and_say_how_they_were_made() -> None:
     assert 2e6 <= recipe["parameters"] <= 5e6
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(320)
 def test_a_short_schooling_is_reproducible_and_saves_a_model_that_transformers_loads(
     tmp_path: Path,

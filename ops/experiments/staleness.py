@@ -30,11 +30,12 @@ from mmzero_async.ops.rundir import base_model_folder
 from mmzero_async.projections.report import accuracy
 from mmzero_async.rendering.pool import RenderPool
 
-# What stands for pi / mu in the loss: the preset's truncated ratio, or 1.
+# What stands for pi / mu in the loss: the preset's truncated ratio, or 1. Both are means over all
+# tokens of the window, so that nothing else differs.
 CORRECTIONS: Mapping[str, tuple[str, ...]] = {
     "tis": ("learner.loss=tis",),
     "none": (
-        "learner.loss=grpo",
+        "learner.loss=dapo",
         "learner.loss_options.vllm_importance_sampling_correction=false",
     ),
 }
