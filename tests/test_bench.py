@@ -32,6 +32,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_log_bench_tells_every_figure_beside_a_rival_and_leaves_nothing_behind(
     tmp_path: Path,
@@ -86,6 +87,7 @@ def test_redis_is_asked_to_sync_every_write_and_takes_a_batch_as_a_whole(tmp_pat
         store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_renderer_bench_tells_every_figure_beside_the_bare_engine() -> None:
     command = [sys.executable, "-m", "mmzero_async.ops.bench.renderer", "--quick"]
