@@ -224,7 +224,8 @@ def test_a_short_schooling_is_reproducible_and_saves_a_model_that_transformers_l
         subprocess.run(
             [
                 *(sys.executable, "-m", "mmzero_async.seedling.train"),
-                *("--out", str(tmp_path / name), "--looking-steps", "2", "--habits-steps", "1"),
+                *("--out", str(tmp_path / name), "--threads", "1"),
+                *("--looking-steps", "2", "--habits-steps", "1"),
             ],
             check=True,
             capture_output=True,

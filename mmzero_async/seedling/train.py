@@ -3,8 +3,8 @@
 One process makes lessons, one learns from them. In the first stage it learns to look: half of the
 lessons ask for a description; hard questions come late and seldom. The second gives it two habits
 with hard questions: to read the picture first, or, more often, to answer at once, which it does
-badly. Which habit pays is for the loop to find out. Everything random follows from --seed: the
-same steps, seed and threads on the same machine give the same weights.
+badly. Which habit pays is for the loop to find out. Everything random follows from --seed: with
+one thread the same steps and seed on the same machine give the same weights, bit for bit.
 """
 
 import argparse
