@@ -1,7 +1,6 @@
 """The held-out score: scenes with known answers, asked of the served solver, graded, counted."""
 
 import asyncio
-import base64
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -61,7 +60,7 @@ async def evaluate(
             outcome = await pool.render(scene.svg)
             if not isinstance(outcome, Picture):
                 raise RuntimeError(f"a held-out scene did not render: {outcome}")
-            picture = "data:image/png;base64," + base64.b64encode(outcome.png).decode()
+            picture = prompts.png_url(outcome.png)
             await ask(picture, scene.easy, 2 * number)
             await ask(picture, scene.hard, 2 * number + 1)
 

@@ -1,5 +1,6 @@
 """Events for tests, built as the workers would build them."""
 
+from mmzero_async.config import Config
 from mmzero_async.schemas.events import (
     Answered,
     AnswerOutcome,
@@ -13,6 +14,7 @@ from mmzero_async.schemas.events import (
     Proposed,
     Rendered,
     Role,
+    RunStarted,
     Sample,
     Sampling,
     VersionSpan,
@@ -32,6 +34,18 @@ PROPOSAL = Proposal(
 SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 96 96"><rect width="9" height="9"/></svg>'
 )
+
+
+def run_started(config: Config, run: str, base_model: str = "x") -> RunStarted:
+    return RunStarted(
+        run=run,
+        config=config.to_json(),
+        config_digest=config.digest(),
+        base_model=base_model,
+        base_digest="x",
+        seed=config.run.seed,
+        code_version="0",
+    )
 
 
 def generation(role: Role, texts: list[str], version: int = 0) -> Generation:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import tiny_model
+from builders import run_started
 from test_windows import grown
 
 from mmzero_async.config import Config, load
@@ -26,7 +27,6 @@ from mmzero_async.schemas.events import (
     Generation,
     Proposed,
     Rendered,
-    RunStarted,
     encode_event,
     kind_of,
 )
@@ -88,17 +88,7 @@ class LearnedRun:
         self.trainers = {role: Trainer(policy, role, self.config.learner) for role in ROLES}
         for trainer in self.trainers.values():
             trainer.save(folder, 0)
-        self.append(
-            RunStarted(
-                run=folder.name,
-                config=self.config.to_json(),
-                config_digest=self.config.digest(),
-                base_model=str(base),
-                base_digest="x",
-                seed=1,
-                code_version="0",
-            )
-        )
+        self.append(run_started(self.config, folder.name, base_model=str(base)))
 
     def append(self, *events: Event) -> None:
         for event in events:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from builders import rendered, whole_tree
+from builders import rendered, run_started, whole_tree
 from msgspec.structs import replace
 
 from mmzero_async.config import Config, load
@@ -21,7 +21,6 @@ from mmzero_async.schemas.events import (
     GroupRejected,
     Rendered,
     Rewarded,
-    RunStarted,
     StepCommitted,
     encode_event,
     kind_of,
@@ -65,15 +64,7 @@ def write_run(folder: Path, events: list[Event], config: Config = CONFIG) -> Pat
     """A run's folder as a run would leave it, with these events after its start."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json())
-    started = RunStarted(
-        run=folder.name,
-        config=config.to_json(),
-        config_digest=config.digest(),
-        base_model="x",
-        base_digest="x",
-        seed=1,
-        code_version="0",
-    )
+    started = run_started(config, folder.name)
     writer = LogWriter(folder / "log", run=folder.name, map_gib=1)
     digest = blob_digest(PICTURE)
     for i, event in enumerate([started, *map(with_picture, events)]):

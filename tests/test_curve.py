@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import re
 import shutil
-import threading
 from pathlib import Path
 
+import log_servers
 import msgspec
 import pytest
 import structlog
@@ -63,20 +63,9 @@ def keys(tmp_path: Path) -> Path:
     return folder
 
 
-@contextlib.contextmanager
 def serving(path: Path, folder: Path | None, logger=None):
-    writer = LogWriter(path / "log", run="r", map_gib=1, sync="nosync")
     config = msgspec.structs.replace(PLAIN, keys=str(folder or ""))
-    server = LogServer(writer, OneRender(), config, "digest", logger or structlog.get_logger())
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        yield server
-        assert thread.is_alive(), "the server died"
-    finally:
-        server.stop()
-        thread.join()
-        writer.close()
+    return log_servers.serving(path / "log", OneRender(), config, logger)
 
 
 def joining(server: LogServer, secret: Path | None, worker: str = "alpha.w", patience=60.0):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from builders import coded, proposed, rendered, whole_tree
+from builders import coded, proposed, rendered, run_started, whole_tree
 from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +25,6 @@ from mmzero_async.schemas.events import (
     Event,
     GroupRejected,
     Rendered,
-    RunStarted,
     UnknownEvent,
     encode_event,
     kind_of,
@@ -57,15 +56,7 @@ def with_pictures(event: Event) -> tuple[Event, dict[str, bytes]]:
 def write_run(folder: Path, events: Sequence[Event]) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(CONFIG.to_json())
-    started = RunStarted(
-        run=folder.name,
-        config=CONFIG.to_json(),
-        config_digest=CONFIG.digest(),
-        base_model="x",
-        base_digest="x",
-        seed=1,
-        code_version="0",
-    )
+    started = run_started(CONFIG, folder.name)
     writer = LogWriter(folder / "log", run=folder.name, map_gib=1, sync="nosync")
     append(writer, [started, *events])
     writer.close()

@@ -4,7 +4,16 @@ import random
 from pathlib import Path
 
 import pytest
-from builders import answered, coded, probed, proposed, records, rendered, whole_tree
+from builders import (
+    answered,
+    coded,
+    probed,
+    proposed,
+    records,
+    rendered,
+    run_started,
+    whole_tree,
+)
 from fake_engine import FakeEngine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,15 +52,7 @@ PAYING = [*ALWAYS, "probe.penalty=0.5"]
 
 def started(overrides: list[str], seed: int = 7) -> RunStarted:
     config = load(overrides=[*overrides, f"run.seed={seed}"])
-    return RunStarted(
-        run="r",
-        config=config.to_json(),
-        config_digest=config.digest(),
-        base_model="x",
-        base_digest="x",
-        seed=seed,
-        code_version="0",
-    )
+    return run_started(config, "r")
 
 
 def published() -> list[Event]:

@@ -1,14 +1,13 @@
 """Workers and log server over real sockets: acknowledged is committed, leases fall due again."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
+import log_servers
 import pytest
 import structlog
 import zmq
@@ -67,18 +66,8 @@ class RenderJobs:
         return {"render": len(self.open)}
 
 
-@contextlib.contextmanager
 def serving(path: Path, dispatcher, config: LogConfig = CONFIG):
-    writer = LogWriter(path, run="r", map_gib=1)
-    server = LogServer(writer, dispatcher, config, "digest", structlog.get_logger())
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-        thread.join()
-        writer.close()
+    return log_servers.serving(path, dispatcher, config, sync="full")
 
 
 def joining(server: LogServer, worker: str = "w", digest: str = "digest"):

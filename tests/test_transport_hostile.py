@@ -12,16 +12,15 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+import log_servers
 import msgspec
 import pytest
-import structlog
 import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmzero_async.config import LogConfig
 from mmzero_async.log.errors import LogFull
-from mmzero_async.log.writer import LogWriter
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     Measured,
@@ -71,19 +70,8 @@ class Renders:
         return {"render": len(self.open)}
 
 
-@contextlib.contextmanager
 def serving(path: Path, dispatcher=None, config: LogConfig = CONFIG):
-    writer = LogWriter(path, run="r", map_gib=1, sync="nosync")
-    server = LogServer(writer, dispatcher or Renders(), config, "digest", structlog.get_logger())
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        yield server
-        assert thread.is_alive(), "the server died"
-    finally:
-        server.stop()
-        thread.join()
-        writer.close()
+    return log_servers.serving(path, dispatcher or Renders(), config)
 
 
 @dataclass(frozen=True)

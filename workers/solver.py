@@ -1,6 +1,5 @@
 """Solver: a picture and a question become a group of answers."""
 
-import base64
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,8 +44,7 @@ async def solving(setting: Setting) -> AsyncIterator[Job]:
 def messages(templates: Templates, question: str, picture: bytes | None) -> list[prompts.Message]:
     if picture is None:
         return prompts.blind_messages(templates, question)
-    url = "data:image/png;base64," + base64.b64encode(picture).decode()
-    return prompts.solver_messages(templates, question, url)
+    return prompts.solver_messages(templates, question, prompts.png_url(picture))
 
 
 def answered(work: Work, generation: Generation) -> Answered:

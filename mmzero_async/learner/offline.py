@@ -8,6 +8,7 @@ window, batch and version is the committed one, bit for bit. It writes nothing i
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from mmzero_async.config import Config, from_json
@@ -68,14 +69,9 @@ def retrain(
     Versions are written as checkpoints under `out`, as a run writes its own. Raises what loading a
     model raises; what is wrong with a single window is said in its `why_not`.
     """
-    again, taken = Offline(base, reader, out, config), 0
-    for record in reader.scan():
-        if isinstance(record.event(), StepCommitted) and steps and taken == steps:
-            return
-        retaken = again.apply(record)
-        if retaken is not None:
-            taken += 1
-            yield retaken
+    again = Offline(base, reader, out, config)
+    retaken = (again.apply(record) for record in reader.scan())
+    return islice((step for step in retaken if step is not None), steps or None)
 
 
 class Offline:

@@ -4,6 +4,7 @@ Knows no engine. Text that a model wrote is inserted verbatim and never read as 
 braces or placeholders in it change nothing.
 """
 
+import base64
 import hashlib
 import re
 from collections.abc import Mapping
@@ -98,6 +99,11 @@ def proposer_messages(templates: Templates, topic: str) -> list[Message]:
 def coder_messages(templates: Templates, proposal: Proposal) -> list[Message]:
     values = {name: getattr(proposal, name) for name in PLACEHOLDERS["coder"]}
     return [_user(fill(templates.coder, values))]
+
+
+def png_url(png: bytes) -> str:
+    """A picture as the `data:` URL that a chat message carries."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def solver_messages(templates: Templates, question: str, image_data_url: str) -> list[Message]:

@@ -46,21 +46,24 @@ async def failed(
             case zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 cut, came_in = 0, True
             case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                return HandshakeFailed(_refused(url, keys))
+                return HandshakeFailed(_told(_refused, url, keys))
             case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-                return HandshakeFailed(_mismatch(url, keys))
+                return HandshakeFailed(_told(_mismatch, url, keys))
             case _:
                 cut += 1
                 if cut >= CUT_SHORT:
-                    why = _cut_short(url, keys)
+                    why = _told(_cut_short, url, keys)
                     if not came_in:
                         return HandshakeFailed(why)
                     trouble(why)
 
 
-def _refused(url: str, keys: ClientKeys | None) -> str:
-    if keys is None:
-        return _without_key(url)
+def _told(why: Callable[[str, ClientKeys], str], url: str, keys: ClientKeys | None) -> str:
+    """Without a key that is the reason, however the handshake ended."""
+    return _without_key(url) if keys is None else why(url, keys)
+
+
+def _refused(url: str, keys: ClientKeys) -> str:
     return (
         f"the log server at {url} does not know the key in {keys.path} (public key "
         f"{keys.own.public.decode()}): put its public key file into the folder `authorized` of "
@@ -68,19 +71,15 @@ def _refused(url: str, keys: ClientKeys | None) -> str:
     )
 
 
-def _mismatch(url: str, keys: ClientKeys | None) -> str:
-    if keys is None:
-        return _without_key(url)
+def _mismatch(url: str, keys: ClientKeys) -> str:
     return (
         f"the server at {url} does not speak CURVE, and we have the key {keys.path}: set log.keys "
         "for the log server too, or look whether the address is right"
     )
 
 
-def _cut_short(url: str, keys: ClientKeys | None) -> str:
+def _cut_short(url: str, keys: ClientKeys) -> str:
     """Who is quicker to hang up decides whether a mismatch is seen as one or as this."""
-    if keys is None:
-        return _without_key(url)
     return (
         f"the log server at {url} ends every handshake: server.key beside {keys.path} (public key "
         f"{keys.server.decode()}) is not that server's: copy it from its key folder again. Or that "

@@ -166,18 +166,25 @@ def listen(
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(config.dead_seconds * 1000))
     if kind == zmq.ROUTER:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    return socket, bound(socket, gate, config.host, config.port, "log server", "log.port")
+
+
+def bound(
+    socket: zmq.Socket[Any], gate: Gate | None, host: str, port: int, server: str, key: str
+) -> str:
+    """Guards and binds a server's socket; its address. PortInUse, with the setting to change."""
     if gate is not None:
         gate.guard(socket)
-    address = f"tcp://{config.host}:{config.port or '*'}"
+    address = f"tcp://{host}:{port or '*'}"
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
         socket.close(0)
         raise PortInUse(
-            f"the log server cannot listen at {address}: {error}. Stop what listens there, or "
-            "set log.port (0: any free port)"
+            f"the {server} cannot listen at {address}: {error}. Stop what listens there, or set "
+            f"{key} (0: any free port)"
         ) from error
-    return socket, socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
 
 def receive(socket: zmq.Socket[bytes], gate: Gate | None) -> tuple[bytes, bytes, list[bytes]]:

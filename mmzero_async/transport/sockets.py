@@ -5,9 +5,8 @@ from typing import Any
 import zmq
 
 from mmzero_async.config import LogConfig
-from mmzero_async.transport.errors import PortInUse
 from mmzero_async.transport.keys import ClientKeys
-from mmzero_async.transport.security import CURVE_OVERHEAD, Gate, secure_client
+from mmzero_async.transport.security import CURVE_OVERHEAD, Gate, bound, secure_client
 
 PAGES_QUEUED = 4  # for a reader that takes none; what comes on top is dropped, it asks again
 REQUEST_BYTES = 64 << 10
@@ -25,18 +24,9 @@ def read_server_socket(
     socket.setsockopt(zmq.SNDHWM, PAGES_QUEUED)
     socket.setsockopt(zmq.RCVHWM, 64)
     _limit_silence(socket)
-    if gate is not None:
-        gate.guard(socket)
-    address = f"tcp://{config.host}:{config.read_port or '*'}"
-    try:
-        socket.bind(address)
-    except zmq.ZMQError as error:
-        socket.close(0)
-        raise PortInUse(
-            f"the read server cannot listen at {address}: {error}. Stop what listens there, or set "
-            "log.read_port (0: any free port)"
-        ) from error
-    return socket, socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    return socket, bound(
+        socket, gate, config.host, config.read_port, "read server", "log.read_port"
+    )
 
 
 def read_client_socket(

@@ -5,7 +5,6 @@ majority, as in a run. One process and one loop, so that every window is exactly
 """
 
 import asyncio
-import base64
 import random
 import shutil
 from collections.abc import Iterator
@@ -24,11 +23,11 @@ from mmzero_async.rendering.pool import Picture, RenderPool
 from mmzero_async.roles import filters, prompts, solver
 from mmzero_async.roles.advantages import rewards_of, window_advantages
 from mmzero_async.schemas.events import Answered, Evaluated, Generation
+from mmzero_async.schemas.work import derived_seed
 from mmzero_async.seedling.scenes import random_scene
 from mmzero_async.workers.generation import sampling
 
 AT_ONCE = 32  # questions asked together
-SEEDS_APART = 1_000_003
 MOST_ASKED = 4096  # for one window; a policy that always agrees with itself fills none
 
 
@@ -137,28 +136,24 @@ class SolverAlone:
             await self.engine.unload_policy(self.policy)
 
     async def _question(self, number: int) -> tuple[bytes, Answered]:
-        scene = random_scene(self._scenes)
+        drawing, scene = f"scene{number}", random_scene(self._scenes)
         question = scene.hard(self._scenes).question
         picture = await self.pool.render(scene.svg())
         if not isinstance(picture, Picture):
             raise RuntimeError(f"a generated scene did not render: {picture}")
         generation = await self.engine.generate(
-            prompts.solver_messages(
-                self._templates,
-                question,
-                "data:image/png;base64," + base64.b64encode(picture.png).decode(),
-            ),
+            prompts.solver_messages(self._templates, question, prompts.png_url(picture.png)),
             role="solver",
             policy=self.policy,
             version=self.version,
             n=self.config.solver.hard_samples,
-            sampling=sampling(self.config.solver.sampling, self.seed * SEEDS_APART + number),
+            sampling=sampling(self.config.solver.sampling, derived_seed(self.seed, drawing)),
             template=self._templates.digest("solver"),
-            images=[f"scene{number}"],
+            images=[drawing],
         )
         outcomes = [solver.parse(sample.text) for sample in generation.samples]
         answered = Answered(
-            drawing=f"scene{number}", question="hard", generation=generation, outcomes=outcomes
+            drawing=drawing, question="hard", generation=generation, outcomes=outcomes
         )
         return picture.png, answered
 
