@@ -58,15 +58,20 @@ def until(what: str, condition: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-def family(run: Path) -> list[psutil.Process]:
-    """Every process that works for the run, the engine's included."""
+def family(run: Path, module: str = "") -> list[psutil.Process]:
+    """Every process that works for the run, the engine's included; or those of one module.
+
+    A process may end between being listed and being asked: such a one is no longer there.
+    """
     found = []
     for process in psutil.process_iter():
         try:
-            if str(run) in " ".join(process.cmdline()) or process.environ().get(MARK) == str(run):
-                found.append(process)
+            command = " ".join(process.cmdline())
+            ours = str(run) in command or process.environ().get(MARK) == str(run)
         except psutil.Error:
             continue
+        if ours and module in command:
+            found.append(process)
     return found
 
 
@@ -118,17 +123,14 @@ class Story:
     def kill(self, module: str, worker: str, role: str) -> None:
         """kill -9, then waits until it is back."""
         before = self.count(WorkerJoined, worker=worker) if role else 0
-        [victim] = [p for p in family(self.run) if f"workers.{module}" in " ".join(p.cmdline())]
+        [victim] = family(self.run, f"workers.{module}")
         victim.kill()
         if role:
             until(f"{worker} back", lambda: self.count(WorkerJoined, worker=worker) > before)
         else:
             until(
                 f"{module} back",
-                lambda: any(
-                    f"workers.{module}" in " ".join(p.cmdline()) and p.pid != victim.pid
-                    for p in family(self.run)
-                ),
+                lambda: any(p.pid != victim.pid for p in family(self.run, f"workers.{module}")),
             )
         self.joined_again[module] = 1
 
