@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmzero_async.ops.experiments.staleness import Cell, Outcome, finished, table
+from mmzero_async.config import load
+from mmzero_async.ops.experiments.staleness import CORRECTIONS, Cell, Outcome, finished, table
 
 
 def outcome(staleness: int, correction: str, seed: int, greedy: float, steps: int = 30) -> Outcome:
@@ -27,6 +28,13 @@ def test_finished_cells_are_those_of_as_many_steps_and_a_torn_line_is_not_done(
     file.write_text(whole + json.dumps(asdict(outcome(8, "tis", 1, 0.3)))[:-9])
     assert finished(file, 30) == {done[0].cell: done[0]}
     assert finished(file, 7) == {done[1].cell: done[1]}
+    assert finished(file, 30, ["learner.solver.lr=1e-3"]) == {}
+
+
+def test_every_correction_names_a_loss_that_reads_all_its_options() -> None:
+    """The configuration refuses an option that the loss would not read."""
+    losses = {name: load("seedling", options).learner for name, options in CORRECTIONS.items()}
+    assert len({(it.loss, it.loss_options) for it in losses.values()}) == len(CORRECTIONS)
 
 
 def test_the_table_has_a_row_a_staleness_and_correction_with_mean_and_deviation() -> None:
@@ -58,6 +66,5 @@ def test_a_cell_trains_on_real_parts_and_is_not_done_twice(tmp_path: Path) -> No
     again = subprocess.run(
         command, capture_output=True, text=True, check=True, timeout=60, env=no_engine
     )
-    assert again.stdout.splitlines() == table(finished(tmp_path / "cells.jsonl", 2).values()).split(
-        "\n"
-    )
+    done = finished(tmp_path / "cells.jsonl", 2, command[command.index("--") + 1 :])
+    assert again.stdout.splitlines() == table(done.values()).splitlines()

@@ -30,15 +30,45 @@ from mmzero_async.ops.rundir import base_model_folder
 from mmzero_async.projections.report import accuracy
 from mmzero_async.rendering.pool import RenderPool
 
-# What stands for pi / mu in the loss: the preset's truncated ratio, or 1. Both are means over all
-# tokens of the window, so that nothing else differs.
+_OPTIONS = "learner.loss_options."
+_UNCORRECTED = (f"{_OPTIONS}vllm_importance_sampling_correction=false",)
+_AGAINST_BEHAVIOUR = (f"{_OPTIONS}proximal=behaviour",)
+_BOUNDS = f"{_OPTIONS}vllm_importance_sampling_clip_"
+
+# What stands for pi / mu in the loss: "tis" the preset's truncated ratio, "none" 1. Both are means
+# over all tokens of the window, so that nothing else differs. The others are to compare with.
 CORRECTIONS: Mapping[str, tuple[str, ...]] = {
     "tis": ("learner.loss=tis",),
-    "none": (
+    "none": ("learner.loss=dapo", *_UNCORRECTED),
+    "ppo": ("learner.loss=dapo", *_AGAINST_BEHAVIOUR, f"{_OPTIONS}epsilon_high=0.28"),
+    "icepop": (
         "learner.loss=dapo",
-        "learner.loss_options.vllm_importance_sampling_correction=false",
+        f"{_OPTIONS}vllm_importance_sampling_mode=token_mask",
+        f"{_BOUNDS}min=0.5",
+        f"{_BOUNDS}max=5.0",
     ),
+    "sequence_mask": ("learner.loss=dapo",),
+    "a3po": (
+        "learner.loss=dapo",
+        f"{_OPTIONS}proximal=loglinear",
+        f"{_OPTIONS}epsilon_high=0.28",
+        f"{_OPTIONS}vllm_importance_sampling_mode=token_mask",
+        f"{_BOUNDS}max=5.0",
+    ),
+    "gspo": (
+        "learner.loss=grpo",
+        *_AGAINST_BEHAVIOUR,
+        f"{_OPTIONS}importance_sampling_level=sequence",
+        f"{_OPTIONS}epsilon=3e-4",
+        f"{_OPTIONS}epsilon_high=4e-4",
+    ),
+    "cispo": ("learner.loss=cispo", *_AGAINST_BEHAVIOUR),
+    "vespo": ("learner.loss=vespo",),
+    "topr": ("learner.loss=topr",),
+    "dppo": ("learner.loss=dppo",),
+    "m2po": ("learner.loss=m2po",),
 }
+USUAL = ("tis", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +89,14 @@ class Outcome:
     reward: float  # mean of the last five windows
     effective_samples: float  # least share over the steps
     seconds: float
+    overrides: tuple[str, ...] = ()  # of every cell, beside the correction's
 
 
 async def run_cell(
-    cell: Cell, config: Config, base: Path, folder: Path, engine: VllmClient, options: Sequence[int]
+    cell: Cell, config: Config, base: Path, engine: VllmClient, options: argparse.Namespace
 ) -> Outcome:
-    """Trains one cell; `options` are steps and held-out scenes."""
-    steps, scenes = options
+    """Trains one cell; the options say how many steps, held-out scenes, and where."""
+    folder, steps, scenes = options.out, options.steps, options.scenes
     started = time.monotonic()
     rewards: list[float] = []
     effective: list[float] = []
@@ -93,6 +124,7 @@ async def run_cell(
         reward=mean(rewards[-5:]),
         effective_samples=min(effective),
         seconds=time.monotonic() - started,
+        overrides=tuple(options.overrides),
     )
 
 
@@ -121,15 +153,15 @@ def _spread(shares: Sequence[float]) -> str:
     return f"{mean(shares):.1%}{deviation}"
 
 
-def finished(file: Path, steps: int) -> dict[Cell, Outcome]:
-    """The cells that a run of so many steps has done; a torn last line counts as not done."""
+def finished(file: Path, steps: int, overrides: Sequence[str] = ()) -> dict[Cell, Outcome]:
+    """The cells done in so many steps under these settings; a torn last line counts as not done."""
     found = {}
     for line in file.read_text().splitlines() if file.exists() else ():
         try:
             outcome = msgspec.json.decode(line, type=Outcome)
         except msgspec.MsgspecError:
             continue
-        if outcome.steps == steps:
+        if (outcome.steps, outcome.overrides) == (steps, tuple(overrides)):
             found[outcome.cell] = outcome
     return found
 
@@ -137,7 +169,7 @@ def finished(file: Path, steps: int) -> dict[Cell, Outcome]:
 async def run(options: argparse.Namespace) -> None:
     folder: Path = options.out
     file = folder / "cells.jsonl"
-    done = finished(file, options.steps)
+    done = finished(file, options.steps, options.overrides)
     plan = [
         Cell(staleness, correction, seed)
         for seed in range(1, options.seeds + 1)
@@ -156,8 +188,7 @@ async def run(options: argparse.Namespace) -> None:
         ):
             for cell in missing:
                 config = load("seedling", [*options.overrides, *CORRECTIONS[cell.correction]])
-                limits = (options.steps, options.scenes)
-                outcome = await run_cell(cell, config, base, folder, engine, limits)
+                outcome = await run_cell(cell, config, base, engine, options)
                 done[cell] = outcome
                 with file.open("a") as lines:
                     lines.write(json.dumps(asdict(outcome)) + "\n")
@@ -172,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--scenes", type=int, default=400, help="held out, after each cell")
     parser.add_argument("--staleness", type=int, nargs="+", default=[0, 1, 4, 8, 16])
-    parser.add_argument("--corrections", nargs="+", choices=CORRECTIONS, default=list(CORRECTIONS))
+    parser.add_argument("--corrections", nargs="+", choices=CORRECTIONS, default=USUAL)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("overrides", nargs="*", help="section.key=value of every cell")
     options = parser.parse_args(argv)
