@@ -16,6 +16,7 @@ import msgspec
 
 from mmzero_async.filter_options import FactBound, unusable
 from mmzero_async.loss_options import LossName, LossOptions, contradiction
+from mmzero_async.scale_options import ScaleOptions
 
 
 class ConfigError(ValueError):
@@ -190,7 +191,7 @@ class RoleLearning(_Section, frozen=True, kw_only=True):
     train: bool = True
 
 
-class LearnerConfig(_Section, frozen=True, kw_only=True):
+class LearnerConfig(ScaleOptions, frozen=True, kw_only=True):
     """The optimiser, the loss and its off-policy correction (docs/LOSSES.md)."""
 
     proposer: RoleLearning = RoleLearning(groups=18, lr=1e-6)

@@ -17,12 +17,13 @@ from mmzero_async.config import Config
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineError
 from mmzero_async.engines.publisher import AdapterPublisher
-from mmzero_async.learner import checkpoint, model
+from mmzero_async.learner import checkpoint
 from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.errors import LearnerError, PicturesUnseen
+from mmzero_async.learner.rerun import policy_for
 from mmzero_async.learner.scoring import Scored
-from mmzero_async.learner.step import StepResult, Trainer, make_deterministic
+from mmzero_async.learner.step import StepResult, Trainer
 from mmzero_async.learner.windows import Candidates, events_from
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader
@@ -85,18 +86,9 @@ class Learner:
             await self.publish(role)
 
     def _load(self) -> None:
-        learner = self.config.learner
-        make_deterministic(learner.threads)
-        policy = model.load(
-            self.base_folder,
-            rank=learner.lora_rank,
-            alpha=learner.lora_alpha,
-            seed=self.config.run.seed,
-            dtype=learner.dtype,
-            device=learner.device,
-        )
+        policy = policy_for(self.base_folder, self.config)
         for role in ROLES:
-            trainer = Trainer(policy, role, learner)
+            trainer = Trainer(policy, role, self.config.learner)
             committed = self.pipeline.policies.committed.get(role)
             if committed is None:
                 self.saved[role] = trainer.save(self.run_dir, 0)

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoImageProcessor, Qwen3VLForConditionalGeneration
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from mmzero_async.learner.batch import Batch, InputSpec, MicroBatch
@@ -45,10 +47,22 @@ class Views:
 class PolicyModel:
     """The base and the adapters `proposer`, `coder` and `solver`; one of them is active."""
 
-    def __init__(self, base: Any, image_processor: Any, *, rank: int, alpha: int, seed: int):
+    def __init__(
+        self,
+        base: Any,
+        image_processor: Any,
+        *,
+        rank: int,
+        alpha: int,
+        seed: int,
+        logprob_chunk: int = 0,
+        gradient_checkpointing: bool = False,
+    ) -> None:
         """Wraps `base` (Qwen3VLForConditionalGeneration) in place; it is frozen from here on.
 
         Version 0 of every role: B = 0, so the policy is the base, and A drawn from (seed, role).
+        `logprob_chunk`: tokens whose logits exist at once, 0: LOGITS_A_CHUNK values of them.
+        `gradient_checkpointing`: a layer's activations are computed again in the backward pass.
         """
         config = base.config
         self.spec = InputSpec(
@@ -63,6 +77,7 @@ class PolicyModel:
         )
         self._inner = base.model
         self._head: nn.Module = base.lm_head
+        self._logprob_chunk = logprob_chunk
         peft: Any = None
         with torch.random.fork_rng(devices=[]):
             for role in ROLES:
@@ -73,6 +88,8 @@ class PolicyModel:
                     peft.add_adapter(role, self.lora)
         self._peft = peft
         self._peft.eval()  # no dropout anywhere; gradients flow all the same
+        if gradient_checkpointing:
+            _checkpoint_layers(self._inner.language_model)
         self._parameters = {role: self._find(role) for role in ROLES}
         self.device: torch.device = next(base.parameters()).device
 
@@ -156,6 +173,7 @@ class PolicyModel:
             self._head,
             micro.completion_ids.to(self.device)[rows, columns],
             micro.temperatures.to(self.device)[rows],
+            self._logprob_chunk,
         )
         return flat.new_zeros(mask.shape).masked_scatter(mask, flat)
 
@@ -211,6 +229,8 @@ def load(
     seed: int,
     dtype: Dtype = "float32",
     device: str = "cpu",
+    logprob_chunk: int = 0,
+    gradient_checkpointing: bool = False,
 ) -> PolicyModel:
     """A base model's folder (weights, image processor) as PolicyModel. Never downloads.
 
@@ -226,16 +246,24 @@ def load(
         folder, dtype=getattr(torch, dtype), local_files_only=True
     ).to(device)
     processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    return PolicyModel(base, processor, rank=rank, alpha=alpha, seed=seed)
+    return PolicyModel(
+        base,
+        processor,
+        rank=rank,
+        alpha=alpha,
+        seed=seed,
+        logprob_chunk=logprob_chunk,
+        gradient_checkpointing=gradient_checkpointing,
+    )
 
 
 def token_logprobs(
-    hidden: Tensor, head: nn.Module, targets: Tensor, temperatures: Tensor
+    hidden: Tensor, head: nn.Module, targets: Tensor, temperatures: Tensor, size: int = 0
 ) -> Tensor:
     """log softmax(head(h) / temperature)[target], float32 [N], for hidden states [N, hidden].
 
-    Logits of at most LOGITS_A_CHUNK values exist at a time: with more than one chunk they are
-    recomputed in the backward pass.
+    Logits of `size` tokens exist at a time (0: of as many as have LOGITS_A_CHUNK of them): with
+    more than one chunk they are computed again in the backward pass.
     """
 
     def chunk(h: Tensor, target: Tensor, temperature: Tensor) -> Tensor:
@@ -244,7 +272,7 @@ def token_logprobs(
         return chosen - logits.logsumexp(-1)
 
     vocabulary = int(getattr(head, "out_features", 1))
-    size = max(1, LOGITS_A_CHUNK // vocabulary)
+    size = size or max(1, LOGITS_A_CHUNK // vocabulary)
     if len(hidden) <= size:
         return chunk(hidden, targets, temperatures)
     parts = [
@@ -258,6 +286,15 @@ def token_logprobs(
         for start in range(0, len(hidden), size)
     ]
     return torch.cat(parts)
+
+
+def _checkpoint_layers(language_model: nn.Module) -> None:
+    """transformers' own gradient checkpointing, for its layers alone, and without training mode:
+    a layer asks whether it is in training before it checkpoints, its parts before they drop out."""
+    for layer in language_model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.gradient_checkpointing = layer.training = True
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
 
 def _seed(seed: int, role: Role) -> int:

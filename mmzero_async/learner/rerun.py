@@ -97,6 +97,8 @@ def policy_for(base: Path, config: Config) -> PolicyModel:
         seed=config.run.seed,
         dtype=learner.dtype,
         device=learner.device,
+        logprob_chunk=learner.logprob_chunk,
+        gradient_checkpointing=learner.gradient_checkpointing,
     )
 
 
