@@ -64,10 +64,10 @@ experiment WHAT="" *ARGS: setup
     @if [ "{{WHAT}}" = staleness ]; then {{python}} -m mmzero_async.ops.experiments.staleness {{ARGS}}; else \
         echo "just experiment {{WHAT}}: there is 'just experiment staleness'" >&2; exit 2; fi
 
-# many hosts over SSH (not built yet)
+# many hosts over SSH: `just run-cluster cluster.toml --dry-run` (only the plan is built yet)
 [group('later')]
-run-cluster INVENTORY="cluster.toml":
-    @echo "just run-cluster {{INVENTORY}}: not built yet; use 'just run' on one machine" >&2; exit 3
+run-cluster INVENTORY="cluster.toml" *ARGS: setup
+    {{mmzero}} run-cluster {{INVENTORY}} {{ARGS}}
 
 # the dispatcher against simulated workers in virtual time (not built yet)
 [group('later')]

@@ -22,6 +22,7 @@ from mmzero_async.ops import dataset as datasets
 from mmzero_async.ops import key_commands, log_commands, log_retention, summary, tail, trace
 from mmzero_async.ops import replay as replays
 from mmzero_async.ops import what_if as what_ifs
+from mmzero_async.ops.cluster import commands as cluster_commands
 from mmzero_async.ops.evaluate import evaluate
 from mmzero_async.ops.processes import ProcessKeepsDying
 from mmzero_async.ops.supervisor import supervise
@@ -40,6 +41,7 @@ app = typer.Typer(
 log_commands.app.add_typer(log_retention.app)
 app.add_typer(log_commands.app, name="log")
 app.add_typer(key_commands.app, name="keys")
+app.command(name="run-cluster")(cluster_commands.run_cluster)
 console = Console(highlight=False)
 
 

@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import psutil
 RESTART_PAUSE = 1.0  # seconds before a dead process is started again
 GIVE_UP_AFTER = 5  # quick deaths in a row
 QUICK = 10.0  # a process that lived less long died quickly
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 _PR_SET_PDEATHSIG = 1
 _HOPELESS = os.EX_CONFIG  # exit status of a process that another start would not help
 
@@ -32,6 +33,7 @@ class Child:
     command: Sequence[str]
     run_dir: Path
     logger: Any
+    environment: Mapping[str, str] = field(default_factory=dict)  # over ours
     restarts: int = 0
     process: asyncio.subprocess.Process | None = None
     _stopping: bool = False
@@ -49,7 +51,7 @@ class Child:
                     stdout=errors,
                     stderr=errors,
                     preexec_fn=_die_with_parent,
-                    env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+                    env={**os.environ, **_ENVIRONMENT, **self.environment},
                 )
             self.started.set()
             status = await self.process.wait()

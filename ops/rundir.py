@@ -71,11 +71,13 @@ def _essence(config: Config) -> str:
     return msgspec.json.encode(tree, order="sorted").decode()
 
 
-def base_model_folder(config: Config) -> Path:
-    """The base model's folder, looked at before anything starts. ModelUnusable."""
-    if config.run.base_model == "seedling":
+def base_model_folder(config: Config, folder: str = "") -> Path:
+    """The base model's folder, looked at before anything starts; `folder` is where it lies here,
+    if not where the configuration says. ModelUnusable."""
+    where = folder or config.run.base_model
+    if where == "seedling":
         return check_model(Path(str(resources.files("mmzero_async.seedling").joinpath("weights"))))
-    return check_model(Path(config.run.base_model))
+    return check_model(Path(where))
 
 
 def weights_digest(folder: Path) -> str:
