@@ -17,6 +17,7 @@ import msgspec
 from mmzero_async.filter_options import FactBound, unusable
 from mmzero_async.loss_options import LossName, LossOptions, contradiction
 from mmzero_async.scale_options import ScaleOptions
+from mmzero_async.shortcut_options import ShortcutConfig
 
 
 class ConfigError(ValueError):
@@ -126,39 +127,12 @@ class SolverConfig(_Section, frozen=True, kw_only=True):
 
 
 class RendererConfig(_Section, frozen=True, kw_only=True):
+    engine: Literal["resvg-py", "svg2png-py"] = "resvg-py"  # the second: a faster build of resvg
     size: Annotated[int, msgspec.Meta(ge=8, le=4096)] = 96  # pixels, square
     children: int = 1
     wall_seconds: float = 5.0
     memory_mib: int = 512
     max_svg_kib: int = 64
-
-
-Reaction = Literal["off", "count", "filter", "penalty"]
-
-
-class ShortcutConfig(_Section, frozen=True, kw_only=True):
-    """What is done about each way around reading the picture (mmzero_async/roles/shortcuts/).
-
-    "count" records it in the event, "filter" rejects the solver's group besides, "penalty" costs
-    the coder and the proposer instead.
-    """
-
-    answer_text: Reaction = "count"  # drawn text gives an answer away
-    answer_metadata: Reaction = "count"  # <title>, <desc> or aria-label does
-    hidden_text: Reaction = "count"  # not painted
-    tiny_text: Reaction = "count"
-    off_canvas_text: Reaction = "count"
-    same_colour_text: Reaction = "count"  # painted, but not to be told from its ground
-    blank: Reaction = "count"
-    caption_only: Reaction = "count"  # the caption's words and no drawing
-    copy: Reaction = "count"  # looks like an earlier picture of another proposal
-    tiny_pixels: float = 3.0  # painted pixels a character; fewer are tiny
-    shown: float = 0.5  # share of a text's pixels that must show
-    blank_ink: float = 0.002  # share of pixels; less is blank
-    copy_bits: int = 8  # of 2304 that two pictures' fingerprints may differ in
-    copy_memory: int = 4096  # pictures that are compared with
-    coder_penalty: float = 0.5  # a drawing and detector, of those set to "penalty"
-    proposer_penalty: float = 0.25  # times the share of a proposal's drawings
 
 
 class ProbeConfig(_Section, frozen=True, kw_only=True):

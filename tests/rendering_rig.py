@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 from collections.abc import Iterator
+from typing import Literal
 
 from PIL import Image
 
@@ -11,6 +12,8 @@ from mmzero_async.config import RendererConfig
 from mmzero_async.rendering.outcomes import Picture, RenderFailure
 from mmzero_async.rendering.pool import RenderPool
 
+Engine = Literal["resvg-py", "svg2png-py"]
+ENGINES: tuple[Engine, ...] = ("resvg-py", "svg2png-py")
 CONFIG = RendererConfig(size=64, children=1, wall_seconds=3.0)
 XMLNS = 'xmlns="http://www.w3.org/2000/svg"'
 WHITE, RED, BLUE = (255, 255, 255), (255, 0, 0), (0, 0, 255)

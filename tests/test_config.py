@@ -254,6 +254,7 @@ OTHER_WORDS = {
     "log.sync": "nosync",
     "engine.dtype": "auto",
     "coder.difficulty": "any",
+    "renderer.engine": "svg2png-py",
     **dict.fromkeys((f"shortcuts.{detector}" for detector in DETECTORS), "filter"),
     "probe.without": "none",
     "learner.scale_rewards": "none",

@@ -13,18 +13,19 @@ from pathlib import Path
 import pytest
 from hostile_corpus import CORPUS, FORBIDDEN_COLOUR
 from hostile_drawings import HOSTILE, LATE
+from msgspec.structs import replace
 from PIL import Image
-from rendering_rig import CONFIG, SLOW, Rig, assert_alive, draw, opened, unseen
+from rendering_rig import CONFIG, ENGINES, SLOW, Engine, Rig, assert_alive, draw, opened, unseen
 
 from mmzero_async.config import RendererConfig
 from mmzero_async.rendering.outcomes import KINDS, Picture, RenderFailure
 from mmzero_async.rendering.pool import RenderPool
 
 
-@pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
-    """One warm pool for the whole file."""
-    yield from opened(CONFIG)
+@pytest.fixture(scope="module", params=ENGINES)
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """One warm pool an engine for the whole file."""
+    yield from opened(replace(CONFIG, engine=request.param))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -40,9 +41,12 @@ def test_a_hostile_drawing_costs_one_failure_and_the_pool_goes_on(
     assert_alive(rig)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", LATE)
-async def test_a_bomb_that_passes_the_pre_flight_costs_one_failure_too(name: str) -> None:
-    async with RenderPool(RendererConfig(size=64, wall_seconds=1.2)) as pool:
+async def test_a_bomb_that_passes_the_pre_flight_costs_one_failure_too(
+    name: str, engine: Engine
+) -> None:
+    async with RenderPool(RendererConfig(engine=engine, size=64, wall_seconds=1.2)) as pool:
         outcome = await pool.render(LATE[name])
         assert isinstance(outcome, RenderFailure)
         assert outcome.kind in ("timeout", "memory", "crashed")

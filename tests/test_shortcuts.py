@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rendering_rig import RECT, SLOW, Rig, draw, opened, svg
 
-from mmzero_async.config import RendererConfig, ShortcutConfig
+from mmzero_async.config import RendererConfig
 from mmzero_async.rendering.outcomes import Picture
 from mmzero_async.roles.shortcuts import consequences, detect
 from mmzero_async.roles.shortcuts.answers import gives_away
 from mmzero_async.schemas.events import Finding, Proposal
 from mmzero_async.schemas.writing import Inscription, Writing
+from mmzero_async.shortcut_options import ShortcutConfig
 
 CONFIG = ShortcutConfig()
 CITIES = Proposal(

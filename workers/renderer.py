@@ -4,12 +4,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mmzero_async.config import ShortcutConfig
 from mmzero_async.rendering.pool import Outcome, Picture, RenderPool
 from mmzero_async.roles.shortcuts import detect
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import Finding, Rendered
 from mmzero_async.schemas.work import Work
+from mmzero_async.shortcut_options import ShortcutConfig
 from mmzero_async.transport.client import Lease
 from mmzero_async.workers.loop import Job, Result, Setting, main
 

@@ -5,7 +5,6 @@ that is warm between renders and is replaced when it is lost. Everything that re
 the pre-flight too, happens here. Imports little: it is started again after every loss.
 """
 
-import io
 import os
 import signal
 import threading
@@ -15,9 +14,9 @@ from typing import BinaryIO
 from xml.etree import ElementTree
 
 import msgspec
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
-from mmzero_async.rendering.engine import Engine, Resvg
+from mmzero_async.rendering.engine import Drawn, Engine, opened
 from mmzero_async.rendering.fingerprint import fingerprint
 from mmzero_async.rendering.frames import (
     Options,
@@ -30,6 +29,7 @@ from mmzero_async.rendering.frames import (
 from mmzero_async.rendering.guard import confine, die_with_parent
 from mmzero_async.rendering.mending import fitted
 from mmzero_async.rendering.outcomes import RenderFailure
+from mmzero_async.rendering.png import ENCODER, encoded
 from mmzero_async.rendering.preflight import preflight
 from mmzero_async.rendering.writing import ink, writing
 
@@ -63,34 +63,35 @@ def _answer(request: Request, options: Options, engine: Engine) -> Reply:
     if request.writing:
 
         def draw(changed: str, background: str) -> Image.Image:
-            return squared(engine.png(changed, size, background), size)[1]
+            return squared(engine.draw(changed, size, background), size).picture
 
         return Reply(writing=writing(svg, draw))
-    png, picture = squared(engine.png(svg, size, "white"), size)
-    return Reply(png=png, ink=ink(picture), mended=checked.mended, fingerprint=fingerprint(picture))
+    drawn = squared(engine.draw(svg, size, "white"), size)
+    return Reply(
+        png=drawn.png or encoded(drawn.picture),
+        ink=ink(drawn.picture),
+        mended=checked.mended,
+        fingerprint=fingerprint(drawn.picture),
+    )
 
 
-def squared(png: bytes, size: int) -> tuple[bytes, Image.Image]:
-    """A PNG of size x size and its RGB pixels.
+def squared(drawn: Drawn, size: int) -> Drawn:
+    """The picture at size x size.
 
     What the engine left smaller, because it keeps the aspect, is padded white on both sides.
     """
-    with PngImagePlugin.PngImageFile(io.BytesIO(png)) as image:
-        picture = image.convert("RGB")
-    if picture.size != (size, size):
-        canvas = Image.new("RGB", (size, size), "white")
-        canvas.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
-        picture = canvas
-        out = io.BytesIO()
-        picture.save(out, "PNG", compress_level=1)
-        png = out.getvalue()
-    return png, picture
+    picture = drawn.picture
+    if picture.size == (size, size):
+        return drawn
+    canvas = Image.new("RGB", (size, size), "white")
+    canvas.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
+    return Drawn(canvas)
 
 
 def serve(
     pipe_in: BinaryIO, pipe_out: BinaryIO, options: Options, engine: Engine, isolation: list[str]
 ) -> None:
-    write_frame(pipe_out, Ready(isolation, engine.id))
+    write_frame(pipe_out, Ready(isolation, f"{engine.id} png {ENCODER}"))
     decoder = msgspec.msgpack.Decoder(Request)
     while (frame := read_frame(pipe_in)) is not None:
         write_frame(pipe_out, answer(decoder.decode(frame), options, engine))
@@ -109,7 +110,7 @@ def main() -> None:
     if first is None:
         return
     options = msgspec.msgpack.decode(first, type=Options)
-    engine = Resvg(options.fonts)
+    engine = opened(options.engine, options.fonts)
     Image.init()  # its plug-ins are imported now: no file can be opened after `confine`
     isolation = ["process", *confine(options.memory_mib, Path(options.font_folder))]
     threading.stack_size(STACK_BYTES)

@@ -23,10 +23,11 @@ class Options(msgspec.Struct, frozen=True):
     max_svg_bytes: int
     fonts: list[str]
     font_folder: str
+    engine: str = "resvg-py"  # see engine.py
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The child's first frame: what confines it, and the engine inside resvg-py."""
+    """The child's first frame: what confines it, and the ids of engine and PNG encoder."""
 
     isolation: list[str]
     engine: str

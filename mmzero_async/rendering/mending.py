@@ -77,12 +77,12 @@ def without_entities(svg: str) -> tuple[str, tuple[str, ...]]:
     return changed, ("entity",) if changed != svg else ()
 
 
-def fitted(svg: str, size: int) -> str:
+def fitted(svg: str, size: int, extent: tuple[float, float] | None = None) -> str:
     """The same drawing with a root that fits into size x size pixels and touches two sides.
 
-    Its aspect is that of its width and height, else of its viewBox; a root that says neither is
-    left as it is. The rest of the square is for the caller to pad: a square root would show there
-    what the drawing's own edge cuts off.
+    Its aspect is that of its width and height, else of its viewBox, else of `extent`; a root that
+    says neither is left as it is without that. The rest of the square is for the caller to pad: a
+    square root would show there what the drawing's own edge cuts off.
     """
     tag = _ROOT_TAG.match(svg)
     if tag is None:
@@ -91,9 +91,9 @@ def fitted(svg: str, size: int) -> str:
     box = _view_box(attributes.get("viewBox", ""))
     width, height = (_pixels(attributes.get(side, "")[1:-1]) for side in ("width", "height"))
     if not width or not height:
-        if box is None:
+        if box is None and extent is None:
             return svg
-        width, height = box
+        width, height = box or extent or (0.0, 0.0)
     if box is None:
         attributes["viewBox"] = f'"0 0 {width:.9g} {height:.9g}"'
     scale = size / max(width, height)
@@ -101,6 +101,13 @@ def fitted(svg: str, size: int) -> str:
         attributes[side] = f'"{max(1.0, length * scale):.9g}"'
     written = "".join(f" {name}={value}" for name, value in attributes.items())
     return f"<{tag[1]}{written}{tag[3]}>{svg[tag.end() :]}"
+
+
+def sized(svg: str) -> bool:
+    """Whether the root says how large it is in lengths; `fitted` makes it so where it can."""
+    tag = _ROOT_TAG.match(svg)
+    attributes = dict(_ATTRIBUTE.findall(tag[2])) if tag else {}
+    return all(_pixels(attributes.get(side, "")[1:-1]) for side in ("width", "height"))
 
 
 def _root(text: str) -> int | None:

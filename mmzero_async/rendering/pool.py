@@ -57,6 +57,7 @@ class RenderPool:
             max_svg_bytes=config.max_svg_kib << 10,
             fonts=[str(path) for path in font_files()],
             font_folder=str(font_folder()),
+            engine=config.engine,
         )
         self._open = False
         self._alive: set[WarmChild] = set()

@@ -21,7 +21,7 @@ from mmzero_async.rendering.mending import (
 from mmzero_async.rendering.outcomes import RenderFailure
 from mmzero_async.rendering.references import too_entangled
 
-RULES = 1  # part of the renderer's id: to be raised with any change of verdicts, mends or fitting
+RULES = 2  # part of the renderer's id: to be raised with any change of verdicts, mends or fitting
 
 MAX_ELEMENTS = 3000
 MAX_DEPTH = 64

@@ -5,10 +5,10 @@ Nothing at all unless a detector is set to "filter" or "penalty".
 
 from collections.abc import Mapping, Sequence
 
-from mmzero_async.config import ShortcutConfig
 from mmzero_async.roles.filters import Rejection
 from mmzero_async.roles.shortcuts.detect import COPY, DETECTORS, reaction
 from mmzero_async.schemas.events import Finding, Rendered
+from mmzero_async.shortcut_options import ShortcutConfig
 
 
 def findings(rendered: Rendered | None, copy_of: str) -> list[Finding]:

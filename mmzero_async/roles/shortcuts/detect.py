@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from mmzero_async.config import Reaction, ShortcutConfig
 from mmzero_async.roles.shortcuts import sight
 from mmzero_async.roles.shortcuts.answers import gives_away
 from mmzero_async.schemas.events import Finding, Proposal
 from mmzero_async.schemas.writing import Writing
+from mmzero_async.shortcut_options import Reaction, ShortcutConfig
 
 COPY = "copy"  # found by projections/copies.py: it takes the other pictures of the run
 TEXT = ("hidden_text", "off_canvas_text", "tiny_text", "same_colour_text")
