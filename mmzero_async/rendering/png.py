@@ -8,14 +8,20 @@ import struct
 import zlib
 from importlib import metadata
 from itertools import chain, repeat
+from types import ModuleType
 
-from isal import isal_zlib
 from PIL import Image
 
-ENCODER = f"isal-{metadata.version('isal')}"  # what bytes depend on besides the pixels
+_packer: ModuleType = zlib
+try:
+    from isal import isal_zlib as _packer
+
+    ENCODER = f"isal-{metadata.version('isal')}"  # what bytes depend on besides the pixels
+except ImportError:  # no wheel for this machine: slower, and other bytes
+    ENCODER = f"zlib-{zlib.ZLIB_RUNTIME_VERSION}"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB = 2  # colour type
-_LEVEL = 1  # of 0 to 3; the higher ones are slower and pack drawings no better
+_LEVEL = 1  # igzip's higher ones pack drawings no better
 
 
 def encoded(picture: Image.Image) -> bytes:
@@ -24,7 +30,7 @@ def encoded(picture: Image.Image) -> bytes:
     rows = (pixels[at : at + stride] for at in range(0, len(pixels), stride))
     raw = b"".join(chain.from_iterable(zip(repeat(b"\0"), rows, strict=False)))
     header = struct.pack(">2I5B", picture.width, picture.height, 8, _RGB, 0, 0, 0)
-    data = isal_zlib.compress(raw, _LEVEL)
+    data = _packer.compress(raw, _LEVEL)
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
 
 
