@@ -59,6 +59,7 @@ class LogConfig(_Section, frozen=True, kw_only=True):
     max_attempts: int = 3  # leases of one piece of work before it is abandoned
     warn_reader_seconds: float = 60.0  # in one read transaction, before a reader is warned of
     warn_free_share: float = 0.05  # of the log's disk, below which it is warned of
+    stall_seconds: float = 60.0  # with work due and nothing new, before a stage stalls; 0: never
 
 
 class EngineConfig(_Section, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from mmzero_async.learner.errors import LearnerError
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader, LogStats
 from mmzero_async.ops import dataset as datasets
-from mmzero_async.ops import key_commands, log_commands, log_retention, summary, tail, trace
+from mmzero_async.ops import key_commands, log_commands, log_retention, summary, tail, trace, why
 from mmzero_async.ops import replay as replays
 from mmzero_async.ops import what_if as what_ifs
 from mmzero_async.ops.cluster import commands as cluster_commands
@@ -286,6 +286,26 @@ def tail_command(
                 say(text, colour or None)
     except KeyboardInterrupt:
         return
+
+
+@app.command(name="why")
+def why_command(
+    run: RunFolder,
+    item: Annotated[str, typer.Argument(help="lineage id or work's key; none: everything")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """What every stage of a run, or one item, waits for: who holds it, since when."""
+    with reading(run) as reader:
+        told, pipeline = why.answer(run_folder(run), reader)
+        if as_json:
+            about = {"item": list(why.item_lines(told, pipeline, reader, item))} if item else {}
+            print(json.dumps(told.figures() | about))
+        elif item:
+            for line in why.item_lines(told, pipeline, reader, item):
+                say(line)
+        else:
+            for line, colour in why.lines(told):
+                say(line, colour or None)
 
 
 @app.command(name="trace")

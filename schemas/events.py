@@ -307,6 +307,28 @@ class WorkAbandoned(Event, frozen=True, kw_only=True, tag="work_abandoned"):
     attempts: int
 
 
+class StageStalled(Event, frozen=True, kw_only=True, tag="stage_stalled"):
+    """Nothing new came in a stage for long, though work was due: the watchdog's word, once a stall.
+
+    `stage`: "propose" | "code" | "render" | "answer" | "train/<role>".
+    """
+
+    stage: str
+    seconds: float  # without anything new
+    due: int  # pieces of work, or groups to train on
+    held: int  # of them, in workers' hands
+    oldest: str  # key of the work that waits longest, or a group's id
+    holder: str = ""  # worker that has it
+    waits_for: str = ""
+
+
+class StageMoved(Event, frozen=True, kw_only=True, tag="stage_moved"):
+    """A stage that had stalled goes on, or nothing is due there any more."""
+
+    stage: str
+    seconds: float  # since it was found stalled
+
+
 class Measured(Event, frozen=True, kw_only=True, tag="measured"):
     """Figures of one process or of the whole run, e.g. peak resident bytes, busy seconds."""
 
@@ -339,6 +361,8 @@ KnownEvent = (
     | WorkerLeft
     | WorkerFailed
     | WorkAbandoned
+    | StageStalled
+    | StageMoved
     | Measured
 )
 AnyEvent = KnownEvent | UnknownEvent

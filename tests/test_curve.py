@@ -52,6 +52,9 @@ class OneRender:
     def give_back(self, key):
         self.work.append(Work(stage="render", target=key.partition("/")[2]))
 
+    def flows(self, held, hands):
+        return []
+
     def backlog(self):
         return {"render": len(self.work)}
 

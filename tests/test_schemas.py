@@ -34,6 +34,8 @@ from mmzero_async.schemas.events import (
     RunFinished,
     RunStarted,
     Sampling,
+    StageMoved,
+    StageStalled,
     StepCommitted,
     UnknownEvent,
     VersionSpan,
@@ -126,6 +128,16 @@ ONE_OF_EACH: list[Event] = [
     WorkerLeft(worker="coder-0", role="coder", reason="silent"),
     WorkerFailed(worker="coder-0", role="coder", error="boom", work="code/g3.s0"),
     WorkAbandoned(work="code/g3.s1", reason="poison", attempts=3),
+    StageStalled(
+        stage="answer",
+        seconds=60.5,
+        due=3,
+        held=1,
+        oldest="answer/g3.s0.d0/hard",
+        holder="solver-0",
+        waits_for="solver-0",
+    ),
+    StageMoved(stage="answer", seconds=2.5),
     Measured(source="engine", figures={"busy_seconds": 2.5}),
 ]
 
@@ -136,7 +148,7 @@ ONE_OF_EACH: list[Event] = [
 def test_there_is_one_golden_event_of_every_kind() -> None:
     golden = json.loads(GOLDEN.read_text())
     assert sorted(golden) == sorted(KINDS) == sorted(kind_of(event) for event in ONE_OF_EACH)
-    assert len(KINDS) == len(typing.get_args(KnownEvent)) == 18
+    assert len(KINDS) == len(typing.get_args(KnownEvent)) == 20
 
 
 @pytest.mark.parametrize("event", ONE_OF_EACH, ids=kind_of)

@@ -62,6 +62,9 @@ class RenderJobs:
         if key in self.open:
             self.due.append(key)
 
+    def flows(self, held, hands):
+        return []
+
     def backlog(self):
         return {"render": len(self.open)}
 

@@ -66,6 +66,9 @@ class Renders:
         if key in self.open:
             self.due.append(key)
 
+    def flows(self, held, hands):
+        return []
+
     def backlog(self):
         return {"render": len(self.open)}
 

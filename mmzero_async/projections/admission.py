@@ -20,24 +20,32 @@ def open_groups(lineage: Lineage) -> dict[Role, int]:
     return {"proposer": len(lineage.trees), "coder": len(proposals), "solver": drawings}
 
 
-def admits_prompt(
+def holding_back(
     lineage: Lineage,
     book: GroupBook,
     pace: Pace,
     leased_prompts: int,
     admission: AdmissionConfig,
     learner: LearnerConfig,
-) -> bool:
-    """Whether one more proposer prompt may be leased now."""
+) -> str:
+    """Why no more proposer prompt may be leased now, for people; empty: one may."""
     running = open_groups(lineage)
-    if running["proposer"] + leased_prompts >= admission.max_running_groups:
-        return False
+    open_prompts = running["proposer"] + leased_prompts
+    if open_prompts >= admission.max_running_groups:
+        return (
+            f"open prompts to be settled: {open_prompts} of at most "
+            f"{admission.max_running_groups} (admission.max_running_groups)"
+        )
     for role in ROLES:
         learning = role_learning(learner, role)
         ahead = len(book.ready[role]) + running[role]
-        if learning.train and ahead >= (pace.eta(role, admission) + 1) * learning.groups:
-            return False
-    return True
+        most = (pace.eta(role, admission) + 1) * learning.groups
+        if learning.train and ahead >= most:
+            return (
+                f"the learner: {ahead} {role} groups are ready or in the making, at most {most} "
+                f"may be (admission.eta)"
+            )
+    return ""
 
 
 def role_learning(learner: LearnerConfig, role: Role) -> RoleLearning:

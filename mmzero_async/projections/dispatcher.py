@@ -5,18 +5,20 @@ server's memory, and what was leased when it died is simply due again.
 """
 
 import heapq
+import time
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from mmzero_async.config import Config
-from mmzero_async.projections.admission import admits_prompt
+from mmzero_async.projections.admission import holding_back
+from mmzero_async.projections.flow import STAGE_POLICY, Flow, stages
 from mmzero_async.projections.pipeline import Pipeline
-from mmzero_async.schemas.events import AnyEvent, Role
+from mmzero_async.schemas.events import AnyEvent, WorkAbandoned
+from mmzero_async.schemas.flow import Hand, Held, StageFlow
 from mmzero_async.schemas.ids import group_id, indices
 from mmzero_async.schemas.record import Record
 from mmzero_async.schemas.work import STAGES, Stage, Work, derived_seed
-
-STAGE_POLICY: dict[Stage, Role] = {"propose": "proposer", "code": "coder", "answer": "solver"}
 
 
 class PipelineDispatcher:
@@ -25,6 +27,7 @@ class PipelineDispatcher:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.pipeline = Pipeline()
+        self.flow = Flow(started=time.time())
         self._due: dict[Stage, list[tuple[tuple[int, ...], str]]] = {s: [] for s in STAGES}
         self._spare: list[tuple[tuple[int, ...], str]] = []  # probes that no group waits for
         self._leased_prompts: set[int] = set()
@@ -33,7 +36,11 @@ class PipelineDispatcher:
         return self.pipeline.lineage.admits(event)
 
     def apply(self, record: Record) -> None:
-        due, _ = self.pipeline.apply(record.offset, record.event())
+        event = record.event()
+        due, _ = self.pipeline.apply(record.offset, event)
+        self.flow.apply(record.envelope.time_ns / 1e9, event, due)
+        if isinstance(event, WorkAbandoned):
+            self.flow.forget(self.pipeline.lineage.open)
         for work in due:
             self._push(work)
         settled = self.pipeline.lineage.settled_prompts
@@ -74,6 +81,12 @@ class PipelineDispatcher:
         counts["propose"] = len(self._leased_prompts)
         return counts
 
+    def flows(self, held: Mapping[str, Held], hands: Iterable[Hand]) -> list[StageFlow]:
+        """What each stage waits for."""
+        prompts = len(self._leased_prompts)
+        now = time.time()
+        return stages(self.pipeline, self.flow, self.config, held, hands, prompts, now)
+
     def _push(self, work: Work) -> None:
         spare = work.blind and not self.pipeline.lineage.probes.awaited
         heap = self._spare if spare else self._due[work.stage]
@@ -90,7 +103,7 @@ class PipelineDispatcher:
     def _new_prompt(self) -> Work | None:
         pipeline, config = self.pipeline, self.config
         leased = len(self._leased_prompts)
-        if not admits_prompt(
+        if holding_back(
             pipeline.lineage,
             pipeline.book,
             pipeline.pace,

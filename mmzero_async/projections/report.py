@@ -19,6 +19,7 @@ from mmzero_async.schemas.events import (
     Rendered,
     Rewarded,
     Role,
+    StageStalled,
     StepCommitted,
     WorkAbandoned,
     WorkerFailed,
@@ -130,6 +131,8 @@ class Report:
                 self._measured(event)
             case WorkAbandoned():
                 self.failures[f"abandoned: {event.reason}"] += 1
+            case StageStalled():
+                self.failures[f"{event.stage} stalled"] += 1
             case WorkerFailed():
                 self.failures[f"{event.role} failed"] += 1
             case WorkerLeft():

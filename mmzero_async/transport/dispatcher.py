@@ -1,8 +1,10 @@
 """The port between the log server and the projections that know what is due."""
 
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from mmzero_async.schemas.events import AnyEvent
+from mmzero_async.schemas.flow import Hand, Held, StageFlow
 from mmzero_async.schemas.record import Record
 from mmzero_async.schemas.work import Stage, Work
 
@@ -24,3 +26,6 @@ class Dispatcher(Protocol):
 
     def backlog(self) -> dict[str, int]:
         """Open work a stage."""
+
+    def flows(self, held: Mapping[str, Held], hands: Iterable[Hand]) -> list[StageFlow]:
+        """What each stage waits for, given who holds which work and who is here."""

@@ -9,7 +9,8 @@ from mmzero_async.schemas.work import Work
 class Lease:
     work: Work
     worker: str
-    deadline: float  # seconds of the caller's clock
+    granted: float  # seconds of the caller's clock
+    deadline: float
 
 
 @dataclass(slots=True)
@@ -22,7 +23,7 @@ class LeaseTable:
     failures: dict[str, int] = field(default_factory=dict)  # counted failures of open work
 
     def grant(self, work: Work, worker: str, now: float) -> Lease:
-        lease = Lease(work, worker, now + self.seconds)
+        lease = Lease(work, worker, now, now + self.seconds)
         self.held[work.key] = lease
         return lease
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from mmzero_async.schemas.flow import Hand, Held, StageFlow
 from mmzero_async.schemas.work import Stage, Work
 from mmzero_async.transport.errors import BadMessage
 
@@ -78,7 +79,11 @@ class Status(Message, frozen=True, kw_only=True, tag="status"):
     pass
 
 
-FromWorker = Hello | Append | Want | Fail | Heartbeat | Goodbye | Status
+class Why(Message, frozen=True, kw_only=True, tag="why"):
+    """What does each stage wait for? Anybody who may come in may ask, without a Hello."""
+
+
+FromWorker = Hello | Append | Want | Fail | Heartbeat | Goodbye | Status | Why
 
 
 # --- server to worker -------------------------------------------------------------------------
@@ -133,6 +138,14 @@ class StatusReply(Message, frozen=True, kw_only=True, tag="status_reply"):
     status: dict[str, Any]
 
 
+class WhyReply(Message, frozen=True, kw_only=True, tag="why_reply"):
+    run: str
+    next_offset: int
+    stages: list[StageFlow]
+    workers: list[Hand]
+    held: dict[str, Held]  # key -> who has it in hand
+
+
 class Malformed(Message, frozen=True, kw_only=True, tag="malformed"):
     reason: str
 
@@ -146,6 +159,7 @@ ToWorker = (
     | Alive
     | Unknown
     | StatusReply
+    | WhyReply
     | Malformed
 )
 

@@ -25,6 +25,7 @@ from mmzero_async.transport.intake import Received, read_append
 from mmzero_async.transport.leases import LeaseTable
 from mmzero_async.transport.roster import Peer, Presence
 from mmzero_async.transport.security import gate_of, listen, receive
+from mmzero_async.transport.watchdog import Watchdog
 
 WATCH_SECONDS = 5.0  # between two looks at readers and disk
 SERVER = "log-server"  # the name under which the server writes its own events
@@ -52,6 +53,7 @@ class LogServer:
         self._peers: dict[bytes, Peer] = {}
         self._presence = Presence()
         self._leases = LeaseTable(config.lease_seconds, config.max_attempts)
+        self._watchdog = Watchdog(dispatcher, self._leases, self._peers.values, logger)
         self._batch: list[Received] = []  # for the next commit, in the order of arrival
         self._own_epoch, self._own_sequence = writer.open_epoch(SERVER), 0
         self._stopping = False
@@ -132,6 +134,11 @@ class LogServer:
             return None
         if isinstance(message, m.Status):
             self._send(identity, m.StatusReply(status=self.status()))
+            return None
+        if isinstance(message, m.Why):
+            now = self._clock()
+            reply = self._watchdog.answer(self._reader.run, self._writer.next_offset, now)
+            self._send(identity, reply)
             return None
         peer = self._peers.get(identity)
         if peer is None or peer.public != public:
@@ -371,6 +378,8 @@ class LogServer:
             self._watch.look(now)
         if now - self._last_beat >= self._config.heartbeat_seconds:
             self._last_beat = now
+            for event in self._watchdog.look(now):
+                self._tell(event)
             for identity in list(self._peers):
                 self._send(identity, m.Alive())
 

@@ -1,0 +1,100 @@
+"""No silent stall: the log server looks at every stage now and then, and says what stands still.
+
+A stall is told once, as an event and a log line, and its end once.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmzero_async.schemas.events import Event, StageMoved, StageStalled
+from mmzero_async.schemas.flow import Hand, Held, StageFlow
+from mmzero_async.transport.dispatcher import Dispatcher
+from mmzero_async.transport.leases import LeaseTable
+from mmzero_async.transport.messages import WhyReply
+from mmzero_async.transport.roster import Peer
+
+
+@dataclass(slots=True)
+class Watchdog:
+    """`look` returns the events that make known what has changed. `now`: the leases' clock."""
+
+    dispatcher: Dispatcher
+    leases: LeaseTable
+    peers: Callable[[], Iterable[Peer]]
+    logger: Any
+    stalled: dict[str, float] = field(default_factory=dict)  # stage -> when it was told
+
+    def flows(self, now: float) -> list[StageFlow]:
+        return self.dispatcher.flows(self.held(now), self.hands(now))
+
+    def hands(self, now: float) -> list[Hand]:
+        leases = Counter(lease.worker for lease in self.leases.held.values())
+        return [
+            Hand(
+                worker=peer.hello.worker,
+                role=peer.hello.role,
+                silent_seconds=now - peer.last_seen,
+                leases=leases[peer.hello.worker],
+                free=sum(peer.wants.values()),
+            )
+            for peer in self.peers()
+        ]
+
+    def held(self, now: float) -> dict[str, Held]:
+        """Who has which work in hand."""
+        return {
+            key: Held(
+                worker=lease.worker,
+                seconds=now - lease.granted,
+                attempt=self.leases.attempt(key),
+            )
+            for key, lease in self.leases.held.items()
+        }
+
+    def answer(self, run: str, next_offset: int, now: float) -> WhyReply:
+        return WhyReply(
+            run=run,
+            next_offset=next_offset,
+            stages=self.flows(now),
+            workers=self.hands(now),
+            held=self.held(now),
+        )
+
+    def look(self, now: float) -> list[Event]:
+        told: list[Event] = []
+        for flow in self.flows(now):
+            since = self.stalled.get(flow.stage)
+            if flow.stalled and since is None:
+                self.stalled[flow.stage] = now
+                event = StageStalled(
+                    stage=flow.stage,
+                    seconds=flow.still_seconds,
+                    due=flow.due,
+                    held=flow.held,
+                    oldest=flow.oldest,
+                    holder=flow.holder,
+                    waits_for=flow.waits_for,
+                )
+                told.append(event)
+                self.logger.warning("stage stalled", **_said(flow))
+            elif not flow.stalled and since is not None:
+                del self.stalled[flow.stage]
+                told.append(StageMoved(stage=flow.stage, seconds=now - since))
+                self.logger.info(
+                    "stage moves again", stage=flow.stage, seconds=round(now - since, 1)
+                )
+        return told
+
+
+def _said(flow: StageFlow) -> dict[str, Any]:
+    return {
+        "stage": flow.stage,
+        "seconds": round(flow.still_seconds, 1),
+        "due": flow.due,
+        "held": flow.held,
+        "work": flow.oldest,
+        "holder": flow.holder,
+        "waits_for": flow.waits_for,
+    }
