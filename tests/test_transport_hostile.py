@@ -340,11 +340,11 @@ def test_two_results_of_one_work_in_one_commit_are_one_event(tmp_path):
 
 def hold(server: LogServer, act) -> None:
     """Keeps the server from receiving until all that `act` sends has arrived."""
-    turn, gate = server._turn, threading.Event()
-    server._turn = lambda: (gate.wait(5), turn())
+    turn, gate = server.turn, threading.Event()
+    server.turn = lambda: (gate.wait(5), turn())
     act()
     threading.Event().wait(0.3)
-    server._turn = turn
+    server.turn = turn
     gate.set()
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-import zmq
 from msgspec.structs import replace
 
 from mmzero_async.config import LogConfig
@@ -23,8 +22,8 @@ from mmzero_async.transport.dispatcher import Dispatcher
 from mmzero_async.transport.errors import BadMessage
 from mmzero_async.transport.intake import Received, read_append
 from mmzero_async.transport.leases import LeaseTable
+from mmzero_async.transport.line import Line, RouterLine
 from mmzero_async.transport.roster import Peer, Presence
-from mmzero_async.transport.security import gate_of, listen, receive
 from mmzero_async.transport.watchdog import Watchdog
 
 WATCH_SECONDS = 5.0  # between two looks at readers and disk
@@ -43,6 +42,7 @@ class LogServer:
         config_digest: str,
         logger: Any,
         clock: Callable[[], float] = time.monotonic,
+        line: Line | None = None,
     ) -> None:
         self._writer, self._dispatcher, self._config = writer, dispatcher, config
         self._config_digest, self._log, self._clock = config_digest, logger, clock
@@ -60,46 +60,32 @@ class LogServer:
         for record in self._reader.scan():
             dispatcher.apply(record)
             self._presence.apply(record.event())
-        self._bind(config)
+        self._line = line if line is not None else RouterLine(config, logger)
+        self.url = self._line.url
         self._last_beat = self._last_look = clock()
         self._started: float | None = self._last_beat
-
-    def _bind(self, config: LogConfig) -> None:
-        self._context = zmq.Context()
-        self._gate = gate_of(self._context, config, self._log)
-        try:
-            self._socket, self.url = listen(self._context, config, self._gate)
-        except BaseException:
-            self._close(linger=0)
-            raise
-
-    def _close(self, linger: int) -> None:
-        if self._gate is not None:
-            self._gate.close()
-        self._context.destroy(linger=linger)
 
     def stop(self) -> None:
         """Ends `run` after what has arrived is committed and acknowledged. Signal-safe."""
         self._stopping = True
 
     def run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
         try:
             while not self._stopping:
-                poller.poll(50)
-                self._turn()
-            self._turn()
+                self._line.wait(50)
+                self.turn()
+            self.turn()
         finally:
-            self._close(linger=500)
+            self._line.close()
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Takes in what has arrived, commits and acknowledges it, and hands out what is due."""
         size, limit = 0, self._config.max_message_mib << 20  # bytes: one commit, one large message
         for _ in range(self._config.max_batch):
-            try:
-                identity, public, frames = receive(self._socket, self._gate)
-            except zmq.Again:
+            heard = self._line.receive()
+            if heard is None:
                 break
+            identity, public, frames = heard
             large = sum(map(len, frames))
             received = self._handle(identity, public, frames, large > limit)
             if received is not None:
@@ -160,7 +146,7 @@ class LogServer:
         return None
 
     def _revoked(self, public: bytes) -> bool:
-        return self._gate is not None and self._gate.client(public) is None
+        return self._line.closed and self._line.owner(public) is None
 
     def _welcome(self, identity: bytes, public: bytes, hello: m.Hello) -> None:
         refusal = self._refusal(public, hello)
@@ -214,7 +200,7 @@ class LogServer:
             )
         if hello.worker == SERVER:
             return f"the name {SERVER} is the log server's own"
-        owner = self._gate.client(public) if self._gate is not None else None
+        owner = self._line.owner(public)
         if owner is not None and not owner.may_write_as(hello.worker):
             return owner.refusal(hello.worker)
         last = self._writer.last_epoch(hello.worker)
@@ -391,12 +377,7 @@ class LogServer:
 
     def _send(self, identity: bytes, message: m.Message, frames: list[bytes] | None = None) -> bool:
         """False: lost, as the peer is gone or reads nothing. Then it asks again."""
-        try:
-            self._socket.send_multipart([identity, m.encode(message), *(frames or [])], zmq.NOBLOCK)
-        except zmq.ZMQError as error:
-            self._log.debug("could not send", error=str(error))
-            return False
-        return True
+        return self._line.send(identity, [m.encode(message), *(frames or [])])
 
     def status(self) -> dict[str, Any]:
         now = self._clock()
