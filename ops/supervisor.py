@@ -4,7 +4,8 @@
     -> workers, until the limit -> held-out score after -> the run's figures
 
 Holds no state that matters: killed anywhere, the same command goes on where the log ends. What the
-processes do is theirs; this file starts, watches and stops them.
+processes do is theirs, and what the run goes through is course.py's; this file starts, watches and
+stops them.
 """
 
 import asyncio
@@ -19,40 +20,27 @@ from typing import Any
 
 import msgspec
 
-from mmzero_async import __version__, telemetry
+from mmzero_async import telemetry
 from mmzero_async.config import Config
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineUnavailable
 from mmzero_async.engines.server import VllmServer
 from mmzero_async.log.reader import LogReader
-from mmzero_async.ops.evaluate import evaluate
+from mmzero_async.ops.course import Course, Progress, Say
 from mmzero_async.ops.processes import Child, ProcessKeepsDying, resident_bytes
 from mmzero_async.ops.rundir import RunDir, open_run, weights_digest
 from mmzero_async.ports import free_port
-from mmzero_async.projections.report import Report, accuracy
-from mmzero_async.roles.grading import GRADER
-from mmzero_async.schemas.events import (
-    ROLES,
-    Event,
-    Measured,
-    RunFinished,
-    RunStarted,
-    kind_of,
-)
+from mmzero_async.projections.report import Report
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.keys import ClientKeys, local_keys
 
-SAMPLE_SECONDS = 5.0
-PATIENCE = 20.0  # seconds that an event of ours may wait for the log server
-GRACE = 1.0
 ROOM = 4 << 20  # bytes; less is a full disk
-Say = Callable[[str], None]
 
 
 class Supervisor:
     """One start of one run."""
 
-    def __init__(self, run: RunDir, say: Say, progress: Callable[[Report, float], None]) -> None:
+    def __init__(self, run: RunDir, say: Say, progress: Progress) -> None:
         self.run_dir, self.config, self.base_model = run.path, run.config, run.base_model
         self.lock = run.lock
         self.say, self.progress = say, progress
@@ -61,7 +49,6 @@ class Supervisor:
         self.children: list[Child] = []
         self.stopping = asyncio.Event()
         self.group: asyncio.TaskGroup
-        self.reader: LogReader | None = None
 
     # --- the run, in order ---------------------------------------------------------------------
 
@@ -84,23 +71,39 @@ class Supervisor:
             port = free_port(self.config.log.host, self.config.log.read_port, key="log.read_port")
             await self._start("log-reader", "log_reader", "--port", str(port), vital=False)
             engine_url = await stack.enter_async_context(self._engine(watching))
-            self.reader = await stack.enter_async_context(self._reading())
+            reader = LogReader.open(self.run_dir / "log")
+            stack.callback(reader.close)
             client = await stack.enter_async_context(self._joined(log_url, keys))
             engine = await stack.enter_async_context(VllmClient(engine_url))
-            await self._log_start(client)
+            course = Course(
+                self.config,
+                self.report,
+                reader,
+                client,
+                engine,
+                say=self.say,
+                progress=self.progress,
+                logger=self.logger,
+                stopping=self.stopping,
+                figures=self._figures,
+                trouble=self._trouble,
+            )
+            await course.start(
+                self.run_dir.name, str(self.base_model), weights_digest(self.base_model)
+            )
             self.say("learner")
             await self._start("learner-0", "learner")
-            await self._until(self._all_published, "the learner to publish its policies")
+            await course.published()
             self.say(f"ready after {time.monotonic() - begun:.0f} s")
-            if not self.stopping.is_set() and self.report.pipeline.finished is None:
-                await self._evaluated(client, engine, "before")
-                await self._generate(client)
-                await self._finish(client, engine)
-        self._catch_up()
+            if course.goes_on:
+                await course.evaluated("before")
+                await self._generate(course)
+                await course.finish()
+            await course.catch_up()
         self.lock.release()
         return self.report
 
-    async def _generate(self, client: LogClient) -> None:
+    async def _generate(self, course: Course) -> None:
         """Workers run until a limit is reached or somebody asks to stop."""
         counts = self.config.workers
         workers = [
@@ -114,42 +117,8 @@ class Supervisor:
             for i in range(count)
         ]
         self.say("generating and learning; Ctrl-C stops, the same command goes on later")
-        earlier = self._running_seconds()
-        begun, sampled, trouble = time.monotonic(), 0.0, ""
-        while not self.stopping.is_set():
-            running = earlier + time.monotonic() - begun
-            self._catch_up()
-            self.progress(self.report, running)
-            if (news := self._trouble(client)) != trouble:
-                trouble = news
-                self.say(trouble or "goes on")
-            if time.monotonic() - sampled > SAMPLE_SECONDS:
-                sampled = time.monotonic()
-                await self._measure(client, running)
-            if self._limit_reached(running):
-                break
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self.stopping.wait()
-        await self._measure(client, earlier + time.monotonic() - begun)
+        await course.generate()
         await asyncio.gather(*(worker.stop() for worker in workers))
-
-    def _limit_reached(self, running: float) -> bool:
-        limits, steps = self.config.run, self.report.pipeline.policies.step
-        if limits.max_minutes and running >= limits.max_minutes * 60:
-            return True
-        return bool(limits.max_steps) and min(steps.values()) >= limits.max_steps
-
-    async def _finish(self, client: LogClient, engine: VllmClient) -> None:
-        """The score after, unless the run was interrupted and is to go on."""
-        if self.stopping.is_set():
-            return
-        await self._until(self._all_published, "the last policies to be published")
-        await self._evaluated(client, engine, "after")
-        if self.stopping.is_set():
-            return
-        await self._measure(client, self._running_seconds())
-        await self._append(client, RunFinished(reason="limit"))
 
     # --- parts ---------------------------------------------------------------------------------
 
@@ -226,16 +195,6 @@ class Supervisor:
         raise EngineUnavailable(f"the engine does not stay up: {server.last_words()}")
 
     @contextlib.asynccontextmanager
-    async def _reading(self) -> AsyncIterator[LogReader]:
-        reader = LogReader.open(self.run_dir / "log")
-        try:
-            yield reader
-        finally:
-            self._catch_up()
-            self.reader = None
-            reader.close()
-
-    @contextlib.asynccontextmanager
     async def _joined(self, log_url: str, keys: ClientKeys | None) -> AsyncIterator[LogClient]:
         async with LogClient.connect(
             log_url,
@@ -246,100 +205,22 @@ class Supervisor:
         ) as client:
             yield client
 
-    async def _log_start(self, client: LogClient) -> None:
-        self._catch_up()
-        if self.report.pipeline.started is None:
-            event = RunStarted(
-                run=self.run_dir.name,
-                config=self.config.to_json(),
-                config_digest=self.config.digest(),
-                base_model=str(self.base_model),
-                base_digest=weights_digest(self.base_model),
-                seed=self.config.run.seed,
-                code_version=__version__,
-                grader=GRADER,
-            )
-            await self._append(client, event)
-
-    async def _evaluated(self, client: LogClient, engine: VllmClient, moment: str) -> None:
-        if not self.config.run.evaluate:
-            return
-        published = self.report.pipeline.policies.published["solver"]
-        done = {(e.moment, e.mode) for e in self.report.evaluations}
-        for mode in ("greedy", "sampled") if self.config.eval.sampled else ("greedy",):
-            if (moment, mode) in done or self.stopping.is_set():
-                continue
-            self.say(f"held-out score {moment}, {mode}: {self.config.eval.scenes} scenes")
-            event = await evaluate(
-                engine,
-                self.config,
-                policy=published.policy,
-                version=published.version,
-                moment=moment,
-                mode=mode,
-            )
-            await self._append(client, event)
-            for name, hard in (("easy", False), ("hard", True)):
-                correct, asked = accuracy(event, hard=hard)
-                self.say(f"  {name}: {correct / asked:.1%} of {asked}")
-        self._catch_up()
-
-    async def _measure(self, client: LogClient, running: float) -> None:
+    async def _figures(self) -> dict[str, float]:
         resident = await asyncio.to_thread(resident_bytes)
         peak = max(resident, self.report.peaks.get("peak_resident_bytes", 0.0))
-        figures = {
-            "running_seconds": running,
+        return {
             "resident_bytes": float(resident),
             "peak_resident_bytes": float(peak),
             "restarts": float(sum(child.restarts for child in self.children)),
         }
-        await self._append(client, Measured(source="supervisor", figures=figures))
 
-    def _trouble(self, client: LogClient) -> str:
-        """What keeps the run from going on, for people; empty: nothing."""
+    def _trouble(self) -> str:
         if shutil.disk_usage(self.run_dir).free < ROOM:
             return (
                 f"the disk of {self.run_dir} is full: free some. Nothing acknowledged is lost, and "
                 "the run goes on when there is room"
             )
-        return client.trouble and f"log server: {client.trouble}"
-
-    async def _append(self, client: LogClient, event: Event) -> None:
-        """Into the log. A log server that has no room for it must not keep the run from stopping:
-        then the event is given up when somebody asks to stop or after PATIENCE seconds."""
-        append = asyncio.ensure_future(client.append([event]))
-        stop = asyncio.ensure_future(self.stopping.wait())
-        try:
-            await asyncio.wait(
-                {append, stop}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED
-            )
-            await asyncio.wait({append}, timeout=GRACE)
-            if append.done():
-                append.result()
-            else:
-                self.logger.warning("not in the log", event_kind=kind_of(event), why=client.trouble)
-        finally:
-            append.cancel()
-            stop.cancel()
-
-    def _running_seconds(self) -> float:
-        return self.report.figures.get("supervisor", {}).get("running_seconds", 0.0)
-
-    # --- looking -------------------------------------------------------------------------------
-
-    def _catch_up(self) -> None:
-        if self.reader is not None:
-            for record in self.reader.scan(self.report.pipeline.next_offset):
-                self.report.apply(record)
-
-    def _all_published(self) -> bool:
-        self._catch_up()
-        policies = self.report.pipeline.policies
-        return all(
-            role in policies.published
-            and policies.published[role].version == policies.version(role)
-            for role in ROLES
-        )
+        return ""
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
         """Waits as long as nobody asks to stop; a child that keeps dying ends it from outside."""
@@ -352,8 +233,6 @@ class Supervisor:
             await asyncio.sleep(0.2)
 
 
-async def supervise(
-    path: Path, config: Config, say: Say, progress: Callable[[Report, float], None]
-) -> Report:
+async def supervise(path: Path, config: Config, say: Say, progress: Progress) -> Report:
     """Starts or resumes the run in a folder, and sees it to its end."""
     return await Supervisor(open_run(path, config), say, progress).run()
