@@ -101,6 +101,7 @@ class ProposerConfig(_Section, frozen=True, kw_only=True):
     diversity_weights: tuple[float, float, float] = (0.45, 0.20, 0.35)
     memory_weight: float = 0.0  # times the largest BLEU with a caption of the steps before; 0: off
     memory_steps: Annotated[int, msgspec.Meta(ge=1, le=32)] = 5
+    structure_weight: float = 0.0  # times the largest likeness with another's picture; 0: off
     unparseable: float = -1.0
 
 
@@ -134,6 +135,7 @@ class RendererConfig(_Section, frozen=True, kw_only=True):
     wall_seconds: float = 5.0
     memory_mib: int = 512
     max_svg_kib: int = 64
+    structure: bool = True  # what a drawing is made of stands in its event, in 128 bytes
 
 
 class ProbeConfig(_Section, frozen=True, kw_only=True):

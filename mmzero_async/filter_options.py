@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 FACTS: dict[str, tuple[str, ...]] = {
-    "proposer": ("parsed",),
-    "coder": ("render_rate",),
+    "proposer": ("parsed", "structure_spread"),
+    "coder": ("render_rate", "structure_spread"),
     "solver": (
         "solvability",
         "easy_consistency",
         "hard_consistency",
         "difficulty",
         "agreement",
+        "structure_novelty",
     ),
 }
 

@@ -1,6 +1,6 @@
 """What is done about ways around reading the picture, and about pictures that are alike."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -28,5 +28,8 @@ class ShortcutConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     blank_ink: float = 0.002  # share of pixels; less is blank
     copy_bits: int = 8  # of 2304 that two pictures' fingerprints may differ in
     copy_memory: int = 4096  # pictures that are compared with
+    copy_by: Literal["looks", "structure", "either"] = "looks"  # what makes two pictures alike
+    # Of the 64 numbers of two structures, the share that agrees in a copy.
+    copy_likeness: Annotated[float, msgspec.Meta(gt=0)] = 0.95
     coder_penalty: float = 0.5  # a drawing and detector, of those set to "penalty"
     proposer_penalty: float = 0.25  # times the share of a proposal's drawings

@@ -141,6 +141,7 @@ class Rendered(Event, frozen=True, kw_only=True, tag="rendered"):
         b""  # of the picture (rendering/fingerprint.py); alike ones differ in few bits
     )
     findings: list[Finding] = []  # of detectors that look at one picture
+    structure: bytes = b""  # of the drawing (rendering/structure.py); alike ones share numbers
 
 
 class AnswerOutcome(Value, frozen=True, kw_only=True):

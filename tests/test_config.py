@@ -255,6 +255,7 @@ OTHER_WORDS = {
     "engine.dtype": "auto",
     "coder.difficulty": "any",
     "renderer.engine": "svg2png-py",
+    "shortcuts.copy_by": "either",
     **dict.fromkeys((f"shortcuts.{detector}" for detector in DETECTORS), "filter"),
     "probe.without": "none",
     "learner.scale_rewards": "none",

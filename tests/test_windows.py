@@ -426,4 +426,5 @@ def test_the_facts_that_can_be_bound_are_those_that_are_recorded() -> None:
     for role, group in (("proposer", "g0"), ("coder", "g0.s0"), ("solver", "g0.s0.d0")):
         scored = log.score(role, group)  # type: ignore[arg-type]
         assert isinstance(scored, Scored)
-        assert tuple(scored.facts) == FACTS[role]
+        # Of structures, which these pictures lack, see test_structure.py.
+        assert tuple(scored.facts) == tuple(f for f in FACTS[role] if "structure" not in f)

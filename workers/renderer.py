@@ -44,6 +44,7 @@ async def rendering(setting: Setting) -> AsyncIterator[Job]:
                 ink=outcome.ink,
                 seconds=outcome.seconds,
                 fingerprint=outcome.fingerprint,
+                structure=outcome.structure,
                 findings=found,
             )
             return Result([rendered], {digest: outcome.png})

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmzero_async.config import Config
 from mmzero_async.learner.batch import GroupBatch
+from mmzero_async.projections import structures
 from mmzero_async.projections.lineage import CompleteGroup
 from mmzero_async.roles import coder, filters, proposer, solver
 from mmzero_async.roles.advantages import group_advantages, rewards_of
@@ -108,6 +109,11 @@ class Members:
                 shares.append(solver.blind_share(probe, hard))
         return sum(shares) / len(shares) if shares else 0.0
 
+    def structures(self, proposal: str) -> list[bytes]:
+        """Of the pictures of a proposal."""
+        renders = [self.rendered.get(drawing) for drawing in self.drawings(proposal)]
+        return [r.structure for r in renders if r is not None and r.picture is not None]
+
     def drawings(self, proposal: str) -> list[str]:
         coded = self.coded.get(proposal)
         count = len(coded.outcomes) if coded else 0
@@ -154,6 +160,8 @@ def _proposer(
     terms = consequences.with_terms(terms, _proposer_penalties(group, members, proposed, config))
     parsed = sum(outcome.proposal is not None for outcome in proposed.outcomes)
     facts = {"parsed": parsed / max(1, len(proposed.outcomes))}
+    names = [proposal_id(group.id, i) for i in range(len(proposed.outcomes))]
+    facts |= _spread([drawn for name in names for drawn in members.structures(name)])
     # With the window's penalties it is chosen already: alike rewards then have no advantage.
     final = batch is not None
     rejection = filters.check(filters.proposer_bounds(config.filters), facts)
@@ -186,7 +194,8 @@ def _coder(
     renders = [members.rendered.get(drawing) for drawing in drawings]
     facts = [members.facts(drawing) for drawing in drawings]
     rate = render_rate(renders)
-    rejection = filters.check(filters.coder_bounds(config.filters), {"render_rate": rate})
+    group_facts = {"render_rate": rate} | _spread(members.structures(group.id))
+    rejection = filters.check(filters.coder_bounds(config.filters), group_facts)
     if rejection is not None:
         return rejection
     terms = coder.coder_terms(coded.outcomes, renders, facts, config.coder)
@@ -194,7 +203,13 @@ def _coder(
     shortcuts = config.shortcuts
     more = consequences.penalties(found, shortcuts.coder_penalty, shortcuts)
     terms = consequences.with_terms(terms, more)
-    return _finish(group, coded.generation, terms, {"render_rate": rate}, proposed, config)
+    return _finish(group, coded.generation, terms, group_facts, proposed, config)
+
+
+def _spread(drawings: list[bytes]) -> dict[str, float]:
+    """The fact where it is known: not of a lone picture, nor of a log before it was recorded."""
+    found = structures.spread(drawings)
+    return {} if found is None else {"structure_spread": found}
 
 
 def _solver(
@@ -203,13 +218,16 @@ def _solver(
     facts = members.facts(group.id)
     if facts is None:
         return Rejection("incomplete", "its answers are missing")
-    rejection = filters.check(filters.solver_bounds(config.filters), facts.as_dict())
+    told = facts.as_dict()
+    if group.novelty is not None:
+        told["structure_novelty"] = group.novelty
+    rejection = filters.check(filters.solver_bounds(config.filters), told)
     rejection = rejection or consequences.rejection(members.findings(group.id), config.shortcuts)
     if rejection is not None:
         return rejection
     hard = members.answered[group.id, "hard"]
     terms = solver.solver_terms(hard, config.solver)
-    return _finish(group, hard.generation, terms, facts.as_dict(), proposed, config)
+    return _finish(group, hard.generation, terms, told, proposed, config)
 
 
 def _finish(

@@ -17,7 +17,8 @@ from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.roles.advantages import window_advantages
 from mmzero_async.roles.diversity import batch_context
 from mmzero_async.roles.filters import Rejection
-from mmzero_async.schemas.events import ROLES, AnyEvent, GroupRejected, Proposed, Role
+from mmzero_async.schemas.events import ROLES, AnyEvent, GroupRejected, Proposed, Rendered, Role
+from mmzero_async.schemas.ids import parent
 
 Events = Callable[[CompleteGroup], list[AnyEvent]]
 
@@ -112,6 +113,16 @@ def captions(steps: Sequence[list[CompleteGroup]], events: Events, config: Confi
     ]
 
 
+def structures_of(chosen: Sequence[Scored], events: Events) -> dict[str, list[bytes]]:
+    """Those of the pictures of each proposal, by its id."""
+    found: dict[str, list[bytes]] = {}
+    for scored in chosen:
+        for event in events(scored.group):
+            if isinstance(event, Rendered) and event.picture is not None:
+                found.setdefault(parent(event.drawing), []).append(event.structure)
+    return found
+
+
 def final_form(
     role: Role,
     chosen: list[Scored],
@@ -138,7 +149,9 @@ def _with_batch_terms(
     chosen: list[Scored], events: Events, config: Config, memory: Sequence[str]
 ) -> list[Scored]:
     """The proposer's rewards again, with the penalties that compare a window's proposals."""
-    context = batch_context([scored.proposed for scored in chosen], config.proposer, memory)
+    proposed = [scored.proposed for scored in chosen]
+    drawn = structures_of(chosen, events) if config.proposer.structure_weight else {}
+    context = batch_context(proposed, config.proposer, memory, drawn)
     final = []
     for scored in chosen:
         again = score(scored.group, events(scored.group), config, context)

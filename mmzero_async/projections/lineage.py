@@ -40,6 +40,7 @@ class CompleteGroup:
     version: int  # oldest policy version among its samples
     offsets: tuple[int, ...]
     copies: tuple[tuple[str, str], ...] = ()  # (drawing, the earlier one that it looks like)
+    novelty: float | None = None  # of a solver group's picture, see Copies.novelty
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ class Drawing:
     answers: dict[Question, int] = field(default_factory=dict)  # offsets
     solver_version: int = 0
     copy_of: str = ""  # an earlier drawing
+    novelty: float | None = None
     awaited: set[Question] = field(default_factory=set)  # probes that the group waits for
     probes: list[int] = field(default_factory=list)  # offsets of those that came
 
@@ -174,6 +176,7 @@ class Lineage:
         if event.picture is None:
             drawing.settled = True
             return [], self._finish_proposal(tree, node)
+        drawing.novelty = self.copies.novelty(event)
         drawing.copy_of = self.copies.see(event)
         self.probes.rendered(event)
         due = [
@@ -215,7 +218,8 @@ class Lineage:
         drawing.settled = True
         offsets = tuple(sorted([tree.proposed, *drawing.offsets()]))
         version = drawing.solver_version
-        done = CompleteGroup("solver", drawing.id, version, offsets, copies_in([drawing]))
+        copies = copies_in([drawing])
+        done = CompleteGroup("solver", drawing.id, version, offsets, copies, drawing.novelty)
         return [done, *self._finish_proposal(tree, node)]
 
     def _abandoned(self, event: WorkAbandoned) -> list[CompleteGroup]:

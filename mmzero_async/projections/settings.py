@@ -29,6 +29,8 @@ class CopySettings(msgspec.Struct, frozen=True):
     copy: str = "count"
     copy_bits: int = 8
     copy_memory: int = 4096
+    copy_by: Literal["looks", "structure", "either"] = "looks"
+    copy_likeness: float = 0.95
 
 
 class Settings(msgspec.Struct, frozen=True):

@@ -31,6 +31,7 @@ from mmzero_async.rendering.mending import fitted
 from mmzero_async.rendering.outcomes import RenderFailure
 from mmzero_async.rendering.png import ENCODER, encoded
 from mmzero_async.rendering.preflight import preflight
+from mmzero_async.rendering.structure import structure
 from mmzero_async.rendering.writing import ink, writing
 
 STACK_BYTES = 64 << 20  # deep nesting overflows the usual 8 MiB and would end the process
@@ -72,6 +73,7 @@ def _answer(request: Request, options: Options, engine: Engine) -> Reply:
         ink=ink(drawn.picture),
         mended=checked.mended,
         fingerprint=fingerprint(drawn.picture),
+        structure=structure(checked.svg) if options.structure else b"",
     )
 
 

@@ -24,6 +24,7 @@ class Options(msgspec.Struct, frozen=True):
     fonts: list[str]
     font_folder: str
     engine: str = "resvg-py"  # see engine.py
+    structure: bool = True  # whether replies tell it
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -45,6 +46,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     ink: float = 0.0
     mended: tuple[str, ...] = ()
     fingerprint: bytes = b""
+    structure: bytes = b""
     writing: Writing | None = None
     failure: str = ""
     detail: str = ""

@@ -45,6 +45,7 @@ class Picture:
     ink: float  # share of pixels that differ from the commonest colour
     seconds: float
     fingerprint: bytes = b""  # see fingerprint.py
+    structure: bytes = b""  # see structure.py; empty where it is not wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class RenderPool:
             fonts=[str(path) for path in font_files()],
             font_folder=str(font_folder()),
             engine=config.engine,
+            structure=config.structure,
         )
         self._open = False
         self._alive: set[WarmChild] = set()
@@ -223,7 +224,14 @@ class RenderPool:
             return RenderFailure("blank", detail, reply.seconds, reply.ink)
         size = self._config.size
         return Picture(
-            reply.png, size, size, reply.mended, reply.ink, reply.seconds, reply.fingerprint
+            reply.png,
+            size,
+            size,
+            reply.mended,
+            reply.ink,
+            reply.seconds,
+            reply.fingerprint,
+            reply.structure,
         )
 
 

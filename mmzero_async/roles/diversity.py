@@ -1,19 +1,22 @@
-"""Penalties for sameness across all proposals of a window: by content type and by wording.
+"""Penalties for sameness across all proposals of a window: by content type, by wording and by what
+their drawings are made of.
 
-Works on all proposals at once, knows nothing of pictures. Independent of the proposals' order:
+Works on all proposals at once. Independent of the proposals' order:
 BLEU is directed, so two texts are as alike as the mean of both directions.
 MM-Zero, arXiv 2603.09206; BLEU as nltk's sentence_bleu with smoothing method 1.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmzero_async.config import ProposerConfig
+from mmzero_async.projections.structures import nearest_of_others
 from mmzero_async.roles.content_types import content_type_of
 from mmzero_async.schemas.events import Proposal, Proposed
 from mmzero_async.schemas.ids import proposal_id
@@ -30,13 +33,17 @@ class BatchContext:
     type_penalties: dict[str, float] = field(default_factory=dict)
     diversity_penalties: dict[str, float] = field(default_factory=dict)
     memory_penalties: dict[str, float] = field(default_factory=dict)  # empty when that is off
+    structure_penalties: dict[str, float] = field(default_factory=dict)  # empty when that is off
 
 
 def batch_context(
-    groups: Sequence[Proposed], config: ProposerConfig, memory: Sequence[str] = ()
+    groups: Sequence[Proposed],
+    config: ProposerConfig,
+    memory: Sequence[str] = (),
+    structures: Mapping[str, Sequence[bytes]] = MappingProxyType({}),
 ) -> BatchContext:
     """The penalties of every parsed proposal of the groups of a window; `memory` holds the
-    captions of the windows before it."""
+    captions of the windows before it, `structures` those of each proposal's pictures, by its id."""
     named = [
         (proposal_id(group.group, i), outcome.proposal)
         for group in groups
@@ -49,6 +56,7 @@ def batch_context(
         type_penalties=dict(zip(ids, type_penalties(proposals, config), strict=True)),
         diversity_penalties=dict(zip(ids, diversity_penalties(proposals, config), strict=True)),
         memory_penalties=dict(zip(ids, memory_penalties(proposals, memory, config), strict=False)),
+        structure_penalties=structure_penalties(ids, structures, config),
     )
 
 
@@ -95,6 +103,17 @@ def memory_penalties(
     distances = bleu_distances([*(p.caption for p in proposals), *known])
     nearest = distances[: len(proposals), len(proposals) :].min(axis=1)
     return [float(value) for value in config.memory_weight * (1.0 - nearest)]
+
+
+def structure_penalties(
+    ids: Sequence[str], structures: Mapping[str, Sequence[bytes]], config: ProposerConfig
+) -> dict[str, float]:
+    """weight * the largest likeness in structure of a proposal's pictures with those of another
+    proposal of the window, by id; none at all when the weight is 0."""
+    if not config.structure_weight:
+        return {}
+    nearest = nearest_of_others([structures.get(name, ()) for name in ids])
+    return {n: config.structure_weight * value for n, value in zip(ids, nearest, strict=True)}
 
 
 def cluster_shares(texts: Sequence[str], threshold: float) -> NDArray[np.float64]:

@@ -70,8 +70,8 @@ def proposer_terms(
     list itself is None where proposal i could not be parsed (or never reached the coder).
 
     R = (1/N) sum over pictures [min(s, cap) + d] - low difficulty - type share - likeness
-    (- memory, where the batch says that it is on). N = all drawings, failed ones too; the mean
-    difficulty is over the pictures alone.
+    (- memory, - structure, where the batch says that they are on). N = all drawings, failed ones
+    too; the mean difficulty is over the pictures alone.
     """
     return [
         {"unparseable": config.unparseable}
@@ -101,4 +101,6 @@ def _terms(
     }
     if batch.memory_penalties:
         terms["memory"] = -batch.memory_penalties.get(proposal, 0.0)
+    if batch.structure_penalties:
+        terms["structure"] = -batch.structure_penalties.get(proposal, 0.0)
     return terms
