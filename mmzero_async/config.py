@@ -34,7 +34,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class RunConfig(_Section, frozen=True, kw_only=True):
     """What is trained, from what, and for how long."""
 
-    base_model: str = "seedling"  # "seedling" or the folder of a Qwen3-VL-shaped model
+    base_model: str = "seedling"  # "seedling" or a model's folder: docs/FAMILIES.md
     seed: int = 20260310
     max_minutes: float = 20.0  # 0: no limit
     max_steps: int = 0  # stop when every role took this many steps; 0: no limit

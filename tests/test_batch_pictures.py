@@ -17,17 +17,25 @@ from mmzero_async.learner.errors import WindowError
 from mmzero_async.schemas.blobs import blob_digest
 
 
+@pytest.fixture(scope="module")
+def processor(tiny_folder):
+    """transformers' own, as the learner must use it."""
+    from transformers import AutoImageProcessor
+
+    return AutoImageProcessor.from_pretrained(tiny_folder)
+
+
 def pixels(spec, blob: bytes) -> torch.Tensor:
     digest = blob_digest(blob)
     groups = [group("a", looking([10]), [[20]], images=[digest])]
-    return built(spec, groups, {digest: blob}).pixel_values
+    return built(spec, groups, {digest: blob}).pictures.tensors["pixel_values"]
 
 
-def test_patches_are_those_of_each_picture_by_itself_whatever_its_size(spec):
+def test_patches_are_those_of_each_picture_by_itself_whatever_its_size(spec, processor):
     images = [picture(1), picture(2, (96, 48)), picture(3, (48, 96)), picture(4)]
     album = Album()
     digests = [album.add(image) for image in images]
-    alone = [spec.image_processor(images=[image], return_tensors="pt") for image in images]
+    alone = [processor(images=[image], return_tensors="pt") for image in images]
     sizes = [int(one["image_grid_thw"].prod()) // 4 for one in alone]
     assert len(set(sizes)) > 1 or len({tuple(o["image_grid_thw"][0].tolist()) for o in alone}) > 1
     prompts = [looking([10], image_tokens=size) for size in sizes]
@@ -35,9 +43,9 @@ def test_patches_are_those_of_each_picture_by_itself_whatever_its_size(spec):
         group(f"g{i}", prompt, [[20]], images=[digest])
         for i, (prompt, digest) in enumerate(zip(prompts, digests, strict=True))
     ]
-    batch = built(spec, groups, album)
-    assert torch.equal(batch.image_grid_thw, torch.cat([one["image_grid_thw"] for one in alone]))
-    assert torch.equal(batch.pixel_values, torch.cat([one["pixel_values"] for one in alone]))
+    made = built(spec, groups, album).pictures.tensors
+    assert torch.equal(made["image_grid_thw"], torch.cat([one["image_grid_thw"] for one in alone]))
+    assert torch.equal(made["pixel_values"], torch.cat([one["pixel_values"] for one in alone]))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -69,7 +77,7 @@ def test_an_rgb_picture_with_a_clear_colour_keeps_that_colour(spec):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L", "P", "1", "I;16"])
 @pytest.mark.parametrize("marked", [False, True])
 @pytest.mark.parametrize("turned", [False, True])
-def test_pixels_are_those_that_vllm_makes(spec, mode, marked, turned):
+def test_pixels_are_those_that_vllm_makes(spec, processor, mode, marked, turned):
     from vllm.multimodal.media.image import ImageMediaIO
 
     image = picture(5, mode="L" if mode == "I;16" else mode)
@@ -82,7 +90,7 @@ def test_pixels_are_those_that_vllm_makes(spec, mode, marked, turned):
     image.info["exif"] = exif.tobytes()
     blob = png(image)
     theirs = ImageMediaIO().load_bytes(blob).media
-    expected = spec.image_processor(images=[theirs], return_tensors="pt")["pixel_values"]
+    expected = processor(images=[theirs], return_tensors="pt")["pixel_values"]
     assert torch.equal(pixels(spec, blob), expected)
 
 
@@ -139,7 +147,7 @@ def test_a_damaged_picture_is_read_or_refused_but_nothing_else(spec, data):
     groups = [group("g7", looking([10]), [[20]], images=["d"])]
     # What is left is a picture, or none, or one of another shape.
     with contextlib.suppress(WindowError):
-        assert built(spec, groups, {"d": blob}).pixel_values.isfinite().all()
+        assert built(spec, groups, {"d": blob}).pictures.tensors["pixel_values"].isfinite().all()
 
 
 def test_a_picture_whose_chunk_ends_too_early_is_refused(spec):

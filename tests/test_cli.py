@@ -258,7 +258,7 @@ def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path: Path, command: 
 
 def model_without_image_tokens(folder: Path) -> Path:
     folder.mkdir()
-    (folder / "config.json").write_text('{"vision_config": {}}')
+    (folder / "config.json").write_text('{"model_type": "qwen3_vl", "vision_config": {}}')
     (folder / "model.safetensors").write_bytes(b"")
     (folder / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
     return folder

@@ -329,7 +329,7 @@ async def test_what_another_run_left_in_the_engine_is_replaced(tmp_path: Path) -
 
 def model_folder(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text('{"vision_config": {}}')
+    (folder / "config.json").write_text('{"model_type": "qwen3_vl", "vision_config": {}}')
     (folder / "model.safetensors").write_bytes(b"")
     tokens = [{"content": t} for t in ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")]
     (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": tokens, "model": {}}))
@@ -346,6 +346,11 @@ def test_a_complete_model_folder_is_accepted(tmp_path: Path) -> None:
         ("config.json", None, r"config\.json is missing"),
         ("config.json", "{", r"config\.json is not valid JSON"),
         ("config.json", "{}", "no vision_config"),
+        (
+            "config.json",
+            '{"model_type": "llava", "vision_config": {}}',
+            "'llava'; known are qwen3_vl",
+        ),
         ("model.safetensors", None, "no \\*.safetensors"),
         ("tokenizer.json", None, r"tokenizer\.json is missing"),
         ("tokenizer.json", '{"added_tokens": [], "model": {}}', r"lacks <\|vision_start\|>"),
@@ -570,13 +575,13 @@ def adapters(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path
     from peft import LoraConfig, get_peft_model
     from transformers import Qwen3VLForConditionalGeneration
 
-    from mmzero_async.learner.model import TARGETS
+    from mmzero_async.families import of_folder
 
-    folders = []
+    targets, folders = of_folder(model).lora_targets, []
     for seed in range(6):
         torch.manual_seed(seed)
         base = Qwen3VLForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
-        peft = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules=TARGETS))
+        peft = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules=targets))
         for name, parameter in peft.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.05)

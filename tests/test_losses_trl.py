@@ -51,7 +51,8 @@ def left_padded(micro: MicroBatch, batch: Batch) -> dict[str, object]:
         ids[i, longest - length :] = prompt
         prompt_mask[i, longest - length :] = 1
         types[i, longest - length : longest] = (prompt == tiny_model.IMAGE).long()
-    patches = batch.pixel_values.split(batch.image_grid_thw.prod(-1).tolist())
+    seen = batch.pictures.tensors
+    patches = seen["pixel_values"].split(list(batch.pictures.patches))
     return {
         "prompt_ids": ids,
         "prompt_mask": prompt_mask,
@@ -59,7 +60,7 @@ def left_padded(micro: MicroBatch, batch: Batch) -> dict[str, object]:
         "completion_mask": micro.mask.long(),
         "mm_token_type_ids": types,
         "pixel_values": torch.cat([patches[i] for i in micro.pictures.tolist()]),
-        "image_grid_thw": batch.image_grid_thw[micro.pictures],
+        "image_grid_thw": seen["image_grid_thw"][micro.pictures],
         "num_images": [1] * rows,
         "advantages": micro.advantages,
         "num_items_in_batch": torch.tensor(batch.tokens),

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import Qwen3VLForConditionalGeneration
 
+from mmzero_async import families
 from mmzero_async.learner import model as learner_model
 from mmzero_async.learner.batch import Batch, build
 from mmzero_async.learner.errors import CheckpointError
@@ -38,8 +39,6 @@ def all_logprobs(policy: PolicyModel, batch: Batch) -> list[Tensor]:
 @torch.no_grad()
 def independently(model, batch: Batch) -> list[Tensor]:
     """Row by row, unpadded, through the model's own forward: all logits, then log_softmax."""
-    patches = [] if batch.pixel_values is None else batch.image_grid_thw.prod(-1).tolist()
-    pixels = [] if batch.pixel_values is None else batch.pixel_values.split(patches)
     found = []
     for micro in batch.micro_batches:
         left = micro.pictures.tolist()
@@ -52,13 +51,11 @@ def independently(model, batch: Batch) -> list[Tensor]:
             mine: list[int] = []
             while shown:
                 mine.append(left.pop(0))
-                shown -= patches[mine[-1]] // 4
+                shown -= batch.pictures.patches[mine[-1]] // 4
             if mine:
-                seen = {
-                    "pixel_values": torch.cat([pixels[p] for p in mine]),
-                    "image_grid_thw": batch.image_grid_thw[mine],
-                    "mm_token_type_ids": micro.token_types[i : i + 1, : start + drawn],
-                }
+                parts = [batch.pictures.part(p, p + 1).tensors for p in mine]
+                seen = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+                seen["mm_token_type_ids"] = micro.token_types[i : i + 1, : start + drawn]
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **seen).logits[0]
             for t in range(drawn):
                 scores = (logits[start + t - 1] / micro.temperatures[i]).log_softmax(-1)
@@ -77,7 +74,7 @@ def base(folder, attention: str = "eager"):
 def with_adapter(folder, policy: PolicyModel, role, work) -> PeftModel:
     """The role's adapter through peft's own file: made by peft, filled by name, saved, loaded."""
     lora = LoraConfig(
-        r=tiny_model.RANK, lora_alpha=tiny_model.ALPHA, target_modules=learner_model.TARGETS
+        r=tiny_model.RANK, lora_alpha=tiny_model.ALPHA, target_modules=policy.family.lora_targets
     )
     fresh = get_peft_model(base(folder), lora)
     state = dict(fresh.named_parameters())
@@ -126,8 +123,8 @@ def test_pictures_of_several_sizes_and_several_in_a_prompt_find_their_rows(tiny_
     wide, tall, square = (
         album.add(picture(i, size)) for i, size in enumerate([(192, 64), (64, 192), (64, 64)])
     )
-    grids = built_grids(policy, album, [wide, tall, square])
-    a, b, c = (int(grid.prod()) // 4 for grid in grids)
+    patches = patches_of(policy, album, [wide, tall, square])
+    a, b, c = (count // 4 for count in patches)
     groups = [
         group("one", looking([20, 21], c), [[30, 31, 32], [33]], images=[square]),
         group("two", [*looking([20], a), *looking([21], b)], [[34, 35]] * 2, images=[wide, tall]),
@@ -139,13 +136,14 @@ def test_pictures_of_several_sizes_and_several_in_a_prompt_find_their_rows(tiny_
         assert_close(all_logprobs(policy, batch), independently(base(tiny_folder), batch))
 
 
-def built_grids(policy: PolicyModel, album: Mapping[str, bytes], digests: list[str]) -> Tensor:
+def patches_of(
+    policy: PolicyModel, album: Mapping[str, bytes], digests: list[str]
+) -> tuple[int, ...]:
     from io import BytesIO
 
     from PIL import Image
 
-    images = [Image.open(BytesIO(album[d])) for d in digests]
-    return policy.spec.image_processor(images=images, return_tensors="pt")["image_grid_thw"]
+    return policy.spec.read([Image.open(BytesIO(album[d])) for d in digests]).patches
 
 
 @torch.no_grad()
@@ -162,8 +160,7 @@ def test_a_sampled_placeholder_is_a_word_like_any_other(tiny_folder, policy):
     ids = torch.where((micro.input_ids == IMAGE) & (micro.token_types == 0), twin, micro.input_ids)
     states = model.model(
         input_ids=ids,
-        pixel_values=batch.pixel_values,
-        image_grid_thw=batch.image_grid_thw,
+        **batch.pictures.tensors,
         mm_token_type_ids=micro.token_types,
     ).last_hidden_state[0, -4:-1]
     scores = (states @ head.T).log_softmax(-1)
@@ -228,13 +225,13 @@ def test_pictures_looked_at_in_several_calls_are_the_same_pictures(policy, monke
     at_once = policy.look(batch)
     monkeypatch.setattr(learner_model, "PATCHES_A_CALL", 32)  # two pictures
     in_turn = policy.look(batch)
-    assert len(in_turn.embeddings) == 5 and len(in_turn.deepstack[0]) == 5
-    for one, other in zip(
-        [*at_once.embeddings, *at_once.deepstack[0]],
-        [*in_turn.embeddings, *in_turn.deepstack[0]],
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other)
+    assert [len(level) for level in in_turn.levels] == [
+        5,
+        5,
+    ]  # the seedling has one deepstack level
+    for level, other in zip(at_once.levels, in_turn.levels, strict=True):
+        for one, another in zip(level, other, strict=True):
+            torch.testing.assert_close(one, another)
 
 
 def test_without_pictures_there_is_nothing_to_look_at(policy):
@@ -265,7 +262,7 @@ def test_a_change_in_one_roles_adapter_is_seen_by_that_role_alone(policy):
 
 def test_gradients_flow_to_the_active_roles_matrices_alone(tiny_folder, spec):
     model = base(tiny_folder)
-    policy = PolicyModel(model, spec.image_processor, rank=4, alpha=8, seed=1)
+    policy = PolicyModel(model, families.of_folder(tiny_folder), spec.read, rank=4, alpha=8, seed=1)
     batch = whole(policy, Album(), 4096)
     for role in ROLES:
         tiny_model.stir(policy, role)

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = "engines learner log ops projections rendering roles schemas seedling transport workers"
+ROOMS = (
+    "engines families learner log ops projections rendering roles schemas seedling transport "
+    "workers"
+)
 
 
 @pytest.fixture(scope="module")

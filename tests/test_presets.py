@@ -153,7 +153,7 @@ def test_the_learner_reads_a_picture_of_the_presets_size_as_the_family_does(case
     seen, album = window(folder, policy, config.renderer.size)
     batch = build(seen, album.__getitem__, policy.spec, config.learner.micro_batch_tokens)
     views = policy.look(batch)
-    assert views is not None and len(views.deepstack) == 3
+    assert views is not None and len(views.levels) == 4
     with torch.no_grad():
         mine = [policy.logprobs(micro, views) for micro in batch.micro_batches]
     theirs = independently(Qwen3VLForConditionalGeneration.from_pretrained(folder), batch)

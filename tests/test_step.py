@@ -329,8 +329,7 @@ def test_peft_loads_the_saved_folder_and_says_the_same(tiny_folder, tmp_path):
         batch = build(window, ALBUM.__getitem__, policy.spec, 4096)
         (micro,) = batch.micro_batches
         pixels = {
-            "pixel_values": batch.pixel_values,
-            "image_grid_thw": batch.image_grid_thw,
+            **(batch.pictures.tensors if images else {}),
             "mm_token_type_ids": micro.token_types,
         }
         with torch.no_grad():

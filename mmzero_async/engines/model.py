@@ -7,22 +7,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mmzero_async import families
 from mmzero_async.engines.errors import ModelUnusable
-
-IMAGE_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 
 
 def check_model(path: str | Path) -> Path:
-    """The absolute path of a usable Qwen3-VL-shaped model folder.
+    """The absolute path of a usable model folder.
 
     Raises ModelUnusable when the folder, its config.json, its weights, its tokenizer or one of
-    the three image tokens is missing.
+    the family's image tokens is missing, or when it is of no known family.
     """
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
         raise ModelUnusable(
             f"model {folder}: no such folder. Set run.base_model to the folder of a "
-            "Qwen3-VL-shaped model, or to 'seedling'"
+            "vision-language model, or to 'seedling'"
         )
     config = _read(folder, "config.json")
     if "vision_config" not in config:
@@ -32,11 +31,16 @@ def check_model(path: str | Path) -> Path:
         )
     if not any(folder.glob("*.safetensors")):
         raise ModelUnusable(f"model {folder}: no *.safetensors. Is the download complete?")
-    missing = [token for token in IMAGE_TOKENS if token not in _tokens(folder)]
+    try:
+        family = families.of_type(str(config.get("model_type", "")))
+    except families.UnknownFamily as error:
+        raise ModelUnusable(f"model {folder}: {error}") from error
+    tokens = _tokens(folder)
+    missing = [token for token in family.image_tokens if token not in tokens]
     if missing:
         raise ModelUnusable(
             f"model {folder}: the tokenizer lacks {', '.join(missing)}, so images have no place "
-            "in its prompts. Use the tokenizer of the same Qwen3-VL-shaped model"
+            f"in its prompts. Use the tokenizer of the same {family.name} model"
         )
     return folder
 

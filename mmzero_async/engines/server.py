@@ -28,7 +28,7 @@ class VllmServer:
     """One vLLM server. `async with VllmServer(...)` starts and stops it.
 
     Args:
-        model: folder of a Qwen3-VL-shaped model.
+        model: folder of a vision-language model of a known family.
         config: section `engine`; port 0 takes any free port.
         log: file to which the server's output is appended.
         grace_seconds: between asking it to stop and killing it.

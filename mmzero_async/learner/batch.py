@@ -1,14 +1,14 @@
 """A window of complete groups becomes padded tensors: exactly the tokens that the log holds.
 
-Knows arrays and pictures, no model weights and no rewards' meaning. The same window and
-configuration give the same tensors, bit for bit; a window that contradicts itself is refused.
+Knows arrays and pictures, no model weights, no rewards' meaning and no family of models. The same
+window and configuration give the same tensors, bit for bit; one that contradicts itself is refused.
 """
 
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from mmzero_async.families import Pictures, Reader
 from mmzero_async.learner.errors import WindowError
 from mmzero_async.roles.filters import truncated
 from mmzero_async.schemas.events import Generation, Role
@@ -46,13 +47,12 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What tensors must look like for the model: its image processor and special tokens."""
+    """What tensors must look like for the model: how it reads pictures, its special tokens."""
 
-    image_processor: Any  # transformers' own, of the base model's folder
+    read: Reader  # its family's, with the image processor of the base model's folder
     image_token_id: int
     pad_token_id: int
     vocabulary: int  # token ids are below it
-    merge_size: int  # patches merged into one image token, a side
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class MicroBatch:
     behaviour: Tensor  # float32 [B, T], engine's log-probabilities
     advantages: Tensor  # float32 [B]
     temperatures: Tensor  # float32 [B], at which the samples were drawn
-    pictures: Tensor  # int64 [I], indices into Batch.image_grid_thw, row by row
+    pictures: Tensor  # int64 [I], indices into Batch.pictures, row by row
     token_types: Tensor  # int32 [B, L], 1 on image placeholders (mm_token_type_ids)
     versions: Tensor  # int64 [B, T], policy version that drew the token; not part of the digest
     in_loss: Tensor  # bool [B], false for a sample that is masked as truncated
@@ -80,8 +80,7 @@ class Batch:
     """A window as tensors. A picture is held once, however many samples look at it."""
 
     micro_batches: tuple[MicroBatch, ...]
-    pixel_values: Tensor | None  # float32 [patches of all pictures, D]
-    image_grid_thw: Tensor | None  # int64 [pictures, 3], patches in time, height, width
+    pictures: Pictures | None
     tokens: int  # sampled tokens, the loss's denominator
     max_tokens: int  # that a sample could have, the largest of the window's requests; 0: unknown
 
@@ -100,9 +99,8 @@ class Batch:
             for field in fields(micro):
                 if field.name not in left_out:
                     yield f"{i}.{field.name}", getattr(micro, field.name)
-        if self.pixel_values is not None and self.image_grid_thw is not None:
-            yield "pixel_values", self.pixel_values
-            yield "image_grid_thw", self.image_grid_thw
+        if self.pictures is not None:
+            yield from self.pictures.tensors.items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +139,13 @@ def build(
             its pictures; a blob that is no PNG or of a shape that the image processor refuses.
     """
     digests = list(dict.fromkeys(d for g in window.groups for d in g.generation.images))
-    pixels, grids = _pictures(digests, blobs, spec) if digests else (None, None)
+    pictures = _pictures(digests, blobs, spec) if digests else None
+    expansions = dict(zip(digests, pictures.expansions, strict=True)) if pictures else {}
     place = {digest: i for i, digest in enumerate(digests)}
     rows = [
-        row for group in window.groups for row in _rows(group, place, grids, spec, mask_truncated)
+        row
+        for group in window.groups
+        for row in _rows(group, place, expansions, spec, mask_truncated)
     ]
     tokens = sum(len(row.completion) for row in rows)
     if sum(len(row.completion) for row in rows if row.in_loss) == 0:
@@ -156,7 +157,7 @@ def build(
     rows.sort(key=len, reverse=True)  # stable: equal lengths keep the window's order
     micro = tuple(_pad(part, spec) for part in _cut(rows, micro_batch_tokens))
     max_tokens = max(group.generation.sampling.max_tokens for group in window.groups)
-    return Batch(micro, pixels, grids, tokens, max_tokens)
+    return Batch(micro, pictures, tokens, max_tokens)
 
 
 def batch_digest(batch: Batch) -> str:
@@ -171,7 +172,7 @@ def batch_digest(batch: Batch) -> str:
 def _rows(
     group: GroupBatch,
     place: dict[str, int],
-    grids: Tensor | None,
+    expansions: dict[str, npt.NDArray[np.int32]],
     spec: InputSpec,
     mask_truncated: bool,
 ) -> Iterator[_Row]:
@@ -190,18 +191,9 @@ def _rows(
     if len(prompt) == 0:
         raise WindowError(f"group {group.group}: its logged prompt has no token")
     pictures = tuple(place[digest] for digest in generation.images)
-    expected = 0
-    if pictures and grids is not None:
-        expected = int(grids[list(pictures)].prod(-1).sum()) // spec.merge_size**2
-    shown = int((prompt == spec.image_token_id).sum())
-    if shown != expected:
-        raise WindowError(
-            f"group {group.group}: the logged prompt has {shown} image placeholder tokens, but the "
-            f"learner's image processor makes {expected} from its {len(pictures)} pictures. Engine "
-            "and learner must use the same model folder and image size"
-        )
-    if grids is not None:
-        _check_expansion(group.group, prompt, grids[list(pictures)], spec)
+    _check_expansion(
+        group.group, prompt, [expansions[digest] for digest in generation.images], spec
+    )
     for i, (sample, advantage) in enumerate(zip(samples, group.advantages, strict=True)):
         where = f"group {group.group}, sample {i}"
         completion = _tokens(sample.token_ids, where, spec)
@@ -227,28 +219,49 @@ def _rows(
 
 
 def _check_expansion(
-    group: str, prompt: npt.NDArray[np.int32], grids: Tensor, spec: InputSpec
+    group: str,
+    prompt: npt.NDArray[np.int32],
+    expansions: Sequence[npt.NDArray[np.int32]],
+    spec: InputSpec,
 ) -> None:
     """The engine's expanded prompt is the learner's own, token for token.
 
-    Every run of placeholders is one picture for the learner; expanded anew by its image processor,
-    in the order of the pictures, the prompt must come out as the engine logged it.
+    The pictures' expansions stand in it whole, in the order of the pictures, apart from each other,
+    and it has no other placeholder.
     """
     is_image = prompt == spec.image_token_id
-    first = is_image & ~np.concatenate([[False], is_image[:-1]])
-    sizes = (grids.prod(-1) // spec.merge_size**2).tolist()
-    repeats = np.where(is_image, 0, 1)
-    if int(first.sum()) == len(sizes):
-        repeats[first] = sizes
-    own = np.repeat(prompt, repeats)
-    if not np.array_equal(own, prompt):
-        same = np.append(own[: len(prompt)] == prompt[: len(own)], False)
+    sizes = [int((expansion == spec.image_token_id).sum()) for expansion in expansions]
+    shown, expected = int(is_image.sum()), sum(sizes)
+    if shown != expected:
         raise WindowError(
-            f"group {group}: from token {int(np.argmin(same))} on the logged prompt shows its "
-            f"{len(sizes)} pictures in {int(first.sum())} runs of placeholders, where the learner "
-            f"expects {sizes} of them in turn. Engine and learner must use the same model folder "
-            "and image size"
+            f"group {group}: the logged prompt has {shown} image placeholder tokens, but the "
+            f"learner's image processor makes {expected} from its {len(sizes)} pictures. Engine "
+            "and learner must use the same model folder and image size"
         )
+    end = 0
+    for expansion in expansions:
+        ahead = int(np.argmax(expansion == spec.image_token_id))  # marks before its first one
+        start = end + int(np.argmax(is_image[end:])) - ahead
+        departure = _departure(prompt, start, expansion) if start >= end else end
+        end = start + len(expansion)
+        if departure is None and is_image[end : end + 1].any():
+            departure = end
+        if departure is not None:
+            raise WindowError(
+                f"group {group}: from token {departure} on the logged prompt shows its "
+                f"{len(sizes)} pictures in another way than the learner expands them, with "
+                f"{sizes} placeholders in turn. Engine and learner must use the same model "
+                "folder and image size"
+            )
+
+
+def _departure(
+    prompt: npt.NDArray[np.int32], start: int, expansion: npt.NDArray[np.int32]
+) -> int | None:
+    """The first place from `start` on where the prompt is not the expansion; None: it is."""
+    there = prompt[start : start + len(expansion)]
+    same = np.append(there == expansion[: len(there)], len(there) == len(expansion))
+    return None if same.all() else start + int(np.argmin(same))
 
 
 def _tokens(packed: bytes, where: str, spec: InputSpec) -> npt.NDArray[np.int32]:
@@ -310,18 +323,17 @@ def _pad(rows: list[_Row], spec: InputSpec) -> MicroBatch:
     )
 
 
-def _pictures(digests: list[str], blobs: Blobs, spec: InputSpec) -> tuple[Tensor, Tensor]:
-    """Patches and grids of all pictures, in the order of `digests`, from one processor call."""
+def _pictures(digests: list[str], blobs: Blobs, spec: InputSpec) -> Pictures:
+    """All pictures as the model's family reads them, in the order of `digests`."""
     images = [_decode(digest, blobs(digest)) for digest in digests]
     try:
-        made = spec.image_processor(images=images, return_tensors="pt")
+        return spec.read(images)
     except ValueError as error:
         sizes = sorted({image.size for image in images})
         raise WindowError(
             f"the image processor refuses a picture among {digests[:3]}… of sizes {sizes[:3]}…: "
             f"{error}"
         ) from error
-    return made["pixel_values"].to(torch.float32), made["image_grid_thw"].to(torch.int64)
 
 
 def _decode(digest: str, png: bytes) -> Image.Image:

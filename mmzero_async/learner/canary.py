@@ -30,11 +30,10 @@ class Dependence:
 @torch.no_grad()
 def dependence(model: PolicyModel, batch: Batch) -> Dependence | None:
     """Under the active adapter; None for a batch without pictures."""
-    if batch.pixel_values is None:
+    if batch.pictures is None:
         return None
     seen = model.look(batch)
-    # Zero is mid-gray behind the image processor's normalisation.
-    unseen = model.look(replace(batch, pixel_values=torch.zeros_like(batch.pixel_values)))
+    unseen = model.look(replace(batch, pictures=batch.pictures.grayed()))
     changes = []
     for micro in batch.micro_batches:
         shown = micro.mask & micro.token_types.bool().any(-1)[:, None]

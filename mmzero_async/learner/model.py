@@ -2,46 +2,32 @@
 
 Only the language model's linear layers carry LoRA (vLLM ignores it on the vision tower), so what
 the vision tower sees in a picture is a constant: computed once a window, without gradient, shared
-by all rows. Logits exist for sampled tokens only, a chunk at a time.
+by all rows. Logits exist for sampled tokens only, a chunk at a time. What differs between families
+of models is in mmzero_async.families.
 """
 
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoImageProcessor, Qwen3VLForConditionalGeneration
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
+from mmzero_async import families
+from mmzero_async.families import Dtype, Family, Reader, Views
 from mmzero_async.learner.batch import Batch, InputSpec, MicroBatch
 from mmzero_async.learner.errors import CheckpointError, LearnerError
 from mmzero_async.schemas.events import ROLES, Role
 
-TARGETS = (
-    r"(.*\.)?language_model\.layers\.\d+\."
-    r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-)
 LOGITS_A_CHUNK = 1 << 24  # 64 MiB of float32: a seedling's window at once, 110 tokens of a 152k
 PATCHES_A_CALL = 1 << 14
-
-Dtype = Literal["float32", "bfloat16"]
-
-
-@dataclass(frozen=True, slots=True)
-class Views:
-    """What the vision tower makes of each picture of a batch. k: image tokens of the picture."""
-
-    grids: Tensor  # int64 [pictures, 3]
-    embeddings: list[Tensor]  # a picture: [k, hidden]
-    deepstack: list[list[Tensor]]  # a level, a picture: [k, hidden]
 
 
 class PolicyModel:
@@ -50,7 +36,8 @@ class PolicyModel:
     def __init__(
         self,
         base: Any,
-        image_processor: Any,
+        family: Family,
+        read: Reader,
         *,
         rank: int,
         alpha: int,
@@ -58,7 +45,7 @@ class PolicyModel:
         logprob_chunk: int = 0,
         gradient_checkpointing: bool = False,
     ) -> None:
-        """Wraps `base` (Qwen3VLForConditionalGeneration) in place; it is frozen from here on.
+        """Wraps `base`, a model of the family, in place; it is frozen from here on.
 
         Version 0 of every role: B = 0, so the policy is the base, and A drawn from (seed, role).
         `logprob_chunk`: tokens whose logits exist at once, 0: LOGITS_A_CHUNK values of them.
@@ -66,14 +53,18 @@ class PolicyModel:
         """
         config = base.config
         self.spec = InputSpec(
-            image_processor=image_processor,
+            read=read,
             image_token_id=config.image_token_id,
             pad_token_id=config.text_config.pad_token_id or 0,
             vocabulary=config.text_config.vocab_size,
-            merge_size=config.vision_config.spatial_merge_size,
         )
+        self.family = family
         self.lora = LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=TARGETS
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=0.0,
+            bias="none",
+            target_modules=family.lora_targets,
         )
         self._inner = base.model
         self._head: nn.Module = base.lm_head
@@ -89,7 +80,7 @@ class PolicyModel:
         self._peft = peft
         self._peft.eval()  # no dropout anywhere; gradients flow all the same
         if gradient_checkpointing:
-            _checkpoint_layers(self._inner.language_model)
+            _checkpoint_layers(family.words(self._inner))
         self._parameters = {role: self._find(role) for role in ROLES}
         self.device: torch.device = next(base.parameters()).device
 
@@ -133,29 +124,22 @@ class PolicyModel:
     @torch.no_grad()
     def look(self, batch: Batch) -> Views | None:
         """Runs the vision tower over every picture of the batch once; None without pictures."""
-        if batch.pixel_values is None or batch.image_grid_thw is None:
+        pictures = batch.pictures
+        if pictures is None:
             return None
-        grids = batch.image_grid_thw
-        embeddings: list[Tensor] = []
-        deepstack: list[list[Tensor]] = []
-        patches = grids.prod(-1).tolist()
-        start = first = 0
-        while first < len(patches):
-            last, stop = first, start
-            while last < len(patches) and (last == first or stop - start < PATCHES_A_CALL):
-                stop += patches[last]
+        levels: list[list[Tensor]] = []
+        first, count = 0, len(pictures.patches)
+        while first < count:
+            last, patches = first, 0
+            while last < count and (last == first or patches < PATCHES_A_CALL):
+                patches += pictures.patches[last]
                 last += 1
-            seen = self._inner.get_image_features(
-                batch.pixel_values[start:stop].to(self.device),
-                grids[first:last].to(self.device),
-                return_dict=True,
-            )
-            embeddings += seen.pooler_output
-            deepstack = deepstack or [[] for _ in seen.deepstack_features]
-            for level, features in zip(deepstack, seen.deepstack_features, strict=True):
+            seen = self.family.see(self._inner, pictures.part(first, last))
+            levels = levels or [[] for _ in seen]
+            for level, features in zip(levels, seen, strict=True):
                 level += features
-            start, first = stop, last
-        return Views(grids, embeddings, deepstack)
+            first = last
+        return Views(pictures, tuple(levels))
 
     def logprobs(self, micro: MicroBatch, views: Views | None) -> Tensor:
         """Log-probabilities [B, T] float32 of the sampled tokens at their own temperature.
@@ -180,32 +164,17 @@ class PolicyModel:
     def _hidden(self, micro: MicroBatch, views: Views | None) -> Tensor:
         """Last hidden states [B, L, hidden].
 
-        Feeds the language model itself instead of calling Qwen3-VL's forward: that counts every
+        The family feeds the language model itself: transformers' whole forward passes count every
         placeholder token as a picture, also one that a policy sampled, which for the engine is a
         word like any other.
         """
-        ids = micro.input_ids.to(self.device)
-        embeddings = self._inner.get_input_embeddings()(ids)
-        pictures = micro.pictures.tolist()
-        positions = visual = deepstack = None
-        if pictures and views is not None:
-            types = micro.token_types.to(self.device)
-            visual = types == 1
-            seen = torch.cat([views.embeddings[i] for i in pictures]).to(embeddings.dtype)
-            embeddings = embeddings.masked_scatter(visual[..., None], seen)
-            deepstack = [torch.cat([level[i] for i in pictures]) for level in views.deepstack]
-            positions, _ = self._inner.get_rope_index(
-                ids, mm_token_type_ids=types, image_grid_thw=views.grids[pictures]
-            )
-        output = self._inner.language_model(
-            inputs_embeds=embeddings,
-            position_ids=positions,
-            visual_pos_masks=visual,
-            deepstack_visual_embeds=deepstack,
-            use_cache=False,
+        return self.family.hidden(
+            self._inner,
+            micro.input_ids.to(self.device),
+            micro.token_types.to(self.device),
+            micro.pictures.tolist(),
+            views,
         )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
 
     def _find(self, role: Role) -> dict[str, nn.Parameter]:
         marker = f".{role}."
@@ -216,7 +185,8 @@ class PolicyModel:
         }
         if not found:
             raise CheckpointError(
-                f"no layer of the base matches {TARGETS}: not a Qwen3-VL-shaped model?"
+                f"no layer of the base matches {self.family.lora_targets}: is it a model of the "
+                f"{self.family.name} family?"
             )
         return found
 
@@ -234,7 +204,7 @@ def load(
 ) -> PolicyModel:
     """A base model's folder (weights, image processor) as PolicyModel. Never downloads.
 
-    LearnerError when the device is not there.
+    LearnerError when the device is not there or the model is of no known family.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise LearnerError(
@@ -242,13 +212,15 @@ def load(
             "or install a torch for this machine's GPU"
         )
     logging.disable_progress_bar()  # its lines would stand among a command's figures
-    base = Qwen3VLForConditionalGeneration.from_pretrained(
-        folder, dtype=getattr(torch, dtype), local_files_only=True
-    ).to(device)
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    try:
+        family = families.of_folder(folder)
+    except (families.UnknownFamily, OSError, ValueError) as error:
+        raise LearnerError(f"model {folder}: {error}") from error
+    base = family.load(folder, dtype).to(device)
     return PolicyModel(
         base,
-        processor,
+        family,
+        family.reader(folder, base.config),
         rank=rank,
         alpha=alpha,
         seed=seed,

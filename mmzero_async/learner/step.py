@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mmzero_async.config import LearnerConfig, RoleLearning
+from mmzero_async.families import Views
 from mmzero_async.learner import canary, checkpoint
 from mmzero_async.learner.batch import Batch, Blobs, MicroBatch, Window, batch_digest, build
 from mmzero_async.learner.checkpoint import Saved
@@ -30,7 +31,7 @@ from mmzero_async.learner.losses import (
 )
 from mmzero_async.learner.losses.corrections import second_moment_cutoff, squares
 from mmzero_async.learner.losses.seen import look
-from mmzero_async.learner.model import PolicyModel, Views
+from mmzero_async.learner.model import PolicyModel
 from mmzero_async.roles.filters import truncated
 from mmzero_async.schemas.events import Role
 
