@@ -17,6 +17,8 @@ import msgspec
 from mmzero_async.filter_options import FactBound, unusable
 from mmzero_async.loss_options import LossName, LossOptions, contradiction
 from mmzero_async.scale_options import ScaleOptions
+from mmzero_async.schedule_options import ScheduleOptions, impossible
+from mmzero_async.schemas.events import ROLES
 from mmzero_async.shortcut_options import ShortcutConfig
 
 
@@ -242,6 +244,7 @@ class Config(_Section, frozen=True, kw_only=True):
     filters: FilterConfig = FilterConfig()
     learner: LearnerConfig = LearnerConfig()
     admission: AdmissionConfig = AdmissionConfig()
+    schedule: ScheduleOptions = ScheduleOptions()
     workers: WorkerConfig = WorkerConfig()
     eval: EvalConfig = EvalConfig()
     templates: str = "seedling"  # folder under roles/templates
@@ -306,7 +309,8 @@ def _checked(tree: dict[str, Any], overrides: Iterable[str], name: str) -> Confi
     why = contradiction(it.loss, it.loss_options, it.is_cap, it.kl_coefficient, it.num_iterations)
     filters = config.filters
     listed = {"proposer": filters.proposer, "coder": filters.coder, "solver": filters.solver}
-    why = why or unusable(listed)
+    trained = {role: getattr(it, role).train for role in ROLES}
+    why = why or unusable(listed) or impossible(config.schedule, trained)
     if why is not None:
         raise ConfigError(f"configuration {name}: {why}")
     return config

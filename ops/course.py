@@ -17,6 +17,7 @@ from mmzero_async.config import Config
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.log.interface import Reader
 from mmzero_async.ops.evaluate import evaluate
+from mmzero_async.projections.admission import role_learning
 from mmzero_async.projections.report import Report, accuracy
 from mmzero_async.roles.grading import GRADER
 from mmzero_async.schemas.events import (
@@ -122,7 +123,8 @@ class Course:
         if self.stopping.is_set():
             return
         await self._measure(self._running_seconds())
-        await self._append(RunFinished(reason="limit"))
+        over = self.report.pipeline.schedule.over
+        await self._append(RunFinished(reason="schedule" if over else "limit"))
 
     async def evaluated(self, moment: str) -> None:
         """The held-out score, unless the log has it already."""
@@ -179,7 +181,11 @@ class Course:
         limits, steps = self.config.run, self.report.pipeline.policies.step
         if limits.max_minutes and running >= limits.max_minutes * 60:
             return True
-        return bool(limits.max_steps) and min(steps.values()) >= limits.max_steps
+        if self.report.pipeline.schedule.over:
+            return True
+        trained = [role for role in ROLES if role_learning(self.config.learner, role).train]
+        fewest = min((steps[role] for role in trained), default=0)
+        return bool(limits.max_steps) and fewest >= limits.max_steps
 
     def _all_published(self) -> bool:
         policies = self.report.pipeline.policies

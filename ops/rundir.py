@@ -16,6 +16,7 @@ import msgspec
 from mmzero_async.config import Config, ConfigError, from_json
 from mmzero_async.engines.model import check_model
 from mmzero_async.filelock import FileLock, LockHeld
+from mmzero_async.schemas.events import ROLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,21 @@ def open_run(path: Path, config: Config) -> RunDir:
         # Addresses and time limits may change from one start to the next.
         stored.write_text(config.to_json())
         return RunDir(path, config, base, lock)
+    _check_start(config)
     stored.write_text(config.to_json())
     (path / "base_model").write_text(str(base))
     return RunDir(path, config, base, lock)
+
+
+def _check_start(config: Config) -> None:
+    """Before an engine is started for nothing; the learner looks closer."""
+    for role in ROLES:
+        place = config.schedule.start.of(role)
+        if place and not Path(place).is_dir():
+            raise ConfigError(
+                f"schedule.start.{role}: there is no folder {Path(place).absolute()}: name a "
+                f"run's or a version's, e.g. runs/demo/checkpoints/{role}/000020"
+            )
 
 
 def _essence(config: Config) -> str:

@@ -31,6 +31,7 @@ def figures(report: Report, stats: LogStats) -> dict[str, Any]:
             }
             for (question, without), blind in sorted(report.blind.items())
         ],
+        "schedule": schedule_figures(report),
         "peak_memory_gb": round(report.peaks.get("peak_resident_bytes", 0.0) / 1e9, 2),
         "generator_busy": round(busy["generator"], 3),
         "learner_busy": round(busy["learner"], 3),
@@ -55,6 +56,22 @@ def figures(report: Report, stats: LogStats) -> dict[str, Any]:
         "heldout": [evaluation_figures(event) for event in report.evaluations],
         "failures": dict(report.failures),
     }
+
+
+def schedule_figures(report: Report) -> dict[str, Any]:
+    """Whose turn it is; no turn where all roles are trained at once, nor when it is over."""
+    schedule = report.pipeline.schedule
+    phase = schedule.phase
+    found: dict[str, Any] = {"mode": schedule.turns.mode, "over": schedule.over}
+    if phase is not None and not schedule.over:
+        found |= {
+            "iteration": phase.iteration,
+            "iterations": schedule.turns.iterations,
+            "role": phase.role,
+            "done": phase.done,
+            "steps": phase.steps,
+        }
+    return found
 
 
 def off_policy(report: Report, role: Role) -> dict[str, float | None]:
@@ -117,6 +134,8 @@ def lines(report: Report, stats: LogStats) -> list[str]:
         f"run {f['run']}: {f['events']} events, {f['log_mb']} MB, {f['blobs']} pictures, "
         f"{f['wall_seconds'] / 60:.1f} minutes",
     ]
+    if f["schedule"]["mode"] == "sequential" or f["schedule"]["over"]:
+        text.append(_schedule_line(f["schedule"]))
     for role, r in f["roles"].items():
         rejected = ", ".join(f"{n} {reason}" for reason, n in r["rejected_groups"].items())
         text.append(
@@ -151,6 +170,16 @@ def lines(report: Report, stats: LogStats) -> list[str]:
         )
         text.append(f"held-out {e['moment']:6} {e['mode']:7} (solver@{e['version']}): {scores}")
     return text
+
+
+def _schedule_line(schedule: dict[str, Any]) -> str:
+    if schedule["over"]:
+        return f"schedule: {schedule['mode']}, over"
+    of = f" of {schedule['iterations']}" if schedule["iterations"] else ""
+    return (
+        f"schedule: iteration {schedule['iteration']}{of}, the {schedule['role']}'s turn: "
+        f"{schedule['done']} of {schedule['steps']} steps"
+    )
 
 
 def _off_policy_line(figures: dict[str, Any]) -> str:

@@ -100,7 +100,7 @@ def retrained(
     config = other_settings(own, overrides)
     with _folder(out) as target:
         (target / "config.json").write_text(config.to_json())
-        for retaken in retrain(base_of(folder), reader, target, config, steps):
+        for retaken in retrain(folder, base_of(folder), reader, target, config, steps):
             committed, result = retaken.committed, retaken.result
             yield {
                 "role": committed.role,

@@ -273,7 +273,7 @@ class RunStarted(Event, frozen=True, kw_only=True, tag="run_started"):
 
 
 class RunFinished(Event, frozen=True, kw_only=True, tag="run_finished"):
-    reason: str  # "steps" | "minutes" | "stopped"
+    reason: str  # "limit": of minutes or steps; "schedule": its last turn is over
 
 
 class WorkerJoined(Event, frozen=True, kw_only=True, tag="worker_joined"):

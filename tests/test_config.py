@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mmzero_async import config as configuration
 from mmzero_async.config import Config, ConfigError, from_json, load, preset_names
 from mmzero_async.roles.shortcuts.detect import DETECTORS
+from mmzero_async.schemas.events import ROLES
 
 EMPTY = ""
 
@@ -241,15 +242,21 @@ def test_every_single_value_is_in_the_digest() -> None:
             node[leaf] = value + 1
         elif isinstance(value, str):
             node[leaf] = OTHER_WORDS.get(place, value + "x")
-        elif place in BOUNDS:
-            node[leaf] = [{"fact": "parsed", "low": 0.5}]
+        elif place in OTHER_LISTS:
+            node[leaf] = OTHER_LISTS[place]
         else:
             node[leaf] = [number + 1 for number in value]
         digests.add(msgspec.convert(changed, Config).digest())
     assert len(digests) == 1 + len(leaves(tree))
 
 
-BOUNDS = ("filters.proposer", "filters.coder", "filters.solver")
+OTHER_LISTS: dict[str, list[object]] = {
+    **{f"filters.{role}": [{"fact": "parsed", "low": 0.5}] for role in ROLES},
+    "schedule.order": ["solver"],
+    "schedule.curriculum": [
+        {"role": "coder", "fact": "render_rate", "first": [0, 1], "last": [0, 0], "steps": 1}
+    ],
+}
 OTHER_WORDS = {
     "log.sync": "nosync",
     "engine.dtype": "auto",
@@ -266,6 +273,8 @@ OTHER_WORDS = {
     "learner.loss_options.proximal": "behaviour",
     "learner.loss_options.importance_sampling_level": "sequence",
     "learner.loss_options.vllm_importance_sampling_mode": "token_mask",
+    "schedule.mode": "sequential",
+    "schedule.start.optimizer": "kept",
 }
 
 

@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tiny_model
@@ -28,6 +28,7 @@ from mmzero_async.config import (
     RoleLearning,
     RunConfig,
     SolverConfig,
+    overridden,
 )
 from mmzero_async.learner.rebuild import Rebuild
 from mmzero_async.learner.windows import events_from
@@ -71,11 +72,18 @@ def settings(base: Path, engine_port: int) -> Config:
 class Run:
     """The processes of a run. Use as a context manager: at its end none is left."""
 
-    def __init__(self, nursery: Nursery, run_dir: Path, base: Path, rng: random.Random) -> None:
+    def __init__(
+        self,
+        nursery: Nursery,
+        run_dir: Path,
+        base: Path,
+        rng: random.Random,
+        overrides: Sequence[str] = (),
+    ) -> None:
         self.nursery, self.run_dir, self.rng = nursery, run_dir, rng
         self.engine_port = free_port("127.0.0.1", 0, key="engine.port")
         self.log_port = free_port("127.0.0.1", 0, key="log.port")
-        self.config = settings(base, self.engine_port)
+        self.config = overridden(settings(base, self.engine_port), overrides, "of the torture")
         self.lock = open_run(run_dir, self.config).lock
         (run_dir / "engine.url").write_text(self.config.engine.url)
         self.network = Proxy(self.log_port, rng)

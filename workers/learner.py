@@ -23,6 +23,7 @@ from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.errors import LearnerError, PicturesUnseen
 from mmzero_async.learner.rerun import policy_for
 from mmzero_async.learner.scoring import Scored
+from mmzero_async.learner.start import source_of
 from mmzero_async.learner.step import StepResult, Trainer
 from mmzero_async.learner.windows import Candidates, events_from
 from mmzero_async.log.errors import LogError
@@ -89,13 +90,27 @@ class Learner:
         policy = policy_for(self.base_folder, self.config)
         for role in ROLES:
             trainer = Trainer(policy, role, self.config.learner)
-            committed = self.pipeline.policies.committed.get(role)
-            if committed is None:
+            policies = self.pipeline.policies
+            newest = policies.committed.get(role) or policies.published.get(role)
+            if newest is None:
+                self._begin(trainer)
                 self.saved[role] = trainer.save(self.run_dir, 0)
             else:
-                self.saved[role] = Saved(committed.checkpoint, committed.digest)
+                self.saved[role] = Saved(newest.checkpoint, newest.digest)
                 trainer.restore(self.run_dir, self.saved[role])
             self.trainers[role] = trainer
+
+    def _begin(self, trainer: Trainer) -> None:
+        """With a fresh adapter, as it is, or with what `schedule.start` names."""
+        start, started = self.config.schedule.start, self.pipeline.started
+        place = start.of(trainer.role)
+        if not place:
+            return
+        source = source_of(Path(place), trainer.role, started.base_digest if started else "")
+        trainer.begin_with(source.run, source.saved, optimizer=start.optimizer == "kept")
+        self.logger.info(
+            "begins with", role=trainer.role, run=str(source.run), version=source.saved.checkpoint
+        )
 
     # --- the loop ------------------------------------------------------------------------------
 

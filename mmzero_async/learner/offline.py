@@ -3,7 +3,9 @@
 At each committed step the role takes its own next window from the groups that were complete by
 then, trains from its own last version and makes the next one: as the run did, or, under other
 settings, as it would have gone on from the same generations. Under the run's own settings every
-window, batch and version is the committed one, bit for bit. It writes nothing into the run.
+window, batch and version is the committed one, bit for bit. Whose turn it was is the run's: a role
+that steps in another's phase, or not at all, is no question of settings. It writes nothing into the
+run.
 """
 
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from mmzero_async.config import Config, from_json
+from mmzero_async.learner.checkpoint import Saved, relative_folder
 from mmzero_async.learner.errors import LearnerError
 from mmzero_async.learner.rebuild import NOT_FROM_THE_LOG
 from mmzero_async.learner.rerun import policy_for
@@ -21,6 +24,7 @@ from mmzero_async.learner.windows import Candidates, events_from
 from mmzero_async.log.reader import LogReader
 from mmzero_async.projections.admission import role_learning
 from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.projections.schedule import OUT_OF_PHASE
 from mmzero_async.schemas.events import (
     ROLES,
     GroupRejected,
@@ -31,6 +35,8 @@ from mmzero_async.schemas.events import (
     UnknownEvent,
 )
 from mmzero_async.schemas.record import Record
+
+AS_IT_WAS = (*NOT_FROM_THE_LOG, OUT_OF_PHASE)  # rejections that are the run's under any settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +68,15 @@ def config_of(reader: LogReader) -> Config:
 
 
 def retrain(
-    base: Path, reader: LogReader, out: Path, config: Config, steps: int = 0
+    run: Path, base: Path, reader: LogReader, out: Path, config: Config, steps: int = 0
 ) -> Iterator[Retaken]:
     """Every committed step (the first `steps`; 0: all) taken again, one after the other.
 
     Versions are written as checkpoints under `out`, as a run writes its own. Raises what loading a
-    model raises; what is wrong with a single window is said in its `why_not`.
+    model raises, and CheckpointError where the run began with another's version and its own copy of
+    that is gone; what is wrong with a single window is said in its `why_not`.
     """
-    again = Offline(base, reader, out, config)
+    again = Offline(run, base, reader, out, config)
     retaken = (again.apply(record) for record in reader.scan())
     return islice((step for step in retaken if step is not None), steps or None)
 
@@ -77,14 +84,17 @@ def retrain(
 class Offline:
     """A learner whose log is another's: that one's generations, its own rejections and steps."""
 
-    def __init__(self, base: Path, reader: LogReader, out: Path, config: Config) -> None:
+    def __init__(self, run: Path, base: Path, reader: LogReader, out: Path, config: Config) -> None:
         self.reader, self.out, self.config = reader, out, config
         self.events = events_from(reader)
         self.pipeline = Pipeline()
         self.candidates = Candidates(config)
+        self.settled: set[tuple[Role, str]] = set()  # groups that the run was done with
         policy = policy_for(base, config)
         self.trainers = {role: Trainer(policy, role, config.learner) for role in ROLES}
-        for trainer in self.trainers.values():
+        for role, trainer in self.trainers.items():
+            if config.schedule.start.of(role):
+                trainer.restore(run, Saved(relative_folder(role, 0), ""))
             trainer.save(out, 0)
 
     def apply(self, record: Record) -> Retaken | None:
@@ -94,8 +104,11 @@ class Offline:
         match event:
             case StepCommitted():
                 retaken = self._step(event)
+                self.pipeline.schedule.apply(event)
+                self.settled.update((event.role, group) for group in event.groups)
                 event = UnknownEvent(kind="replaced", body=b"")
-            case GroupRejected() if event.reason not in NOT_FROM_THE_LOG:
+            case GroupRejected() if event.reason not in AS_IT_WAS:
+                self.settled.add((event.role, event.group))
                 event = UnknownEvent(kind="replaced", body=b"")
             case Rewarded():
                 event = UnknownEvent(kind="replaced", body=b"")
@@ -107,7 +120,10 @@ class Offline:
     def _step(self, committed: StepCommitted) -> Retaken:
         role = committed.role
         for rejection in self.candidates.refresh(self.pipeline, self.events):
-            self.pipeline.book.apply(rejection)
+            # When the run's learner saw a group, in its phase or after, its own events say.
+            seen = (rejection.role, rejection.group) in self.settled
+            if rejection.reason != OUT_OF_PHASE or seen:
+                self.pipeline.book.apply(rejection)
         ready, wanted = len(self.candidates.passed[role]), role_learning(self.config.learner, role)
         if ready < wanted.groups:
             return Retaken(committed, [], why_not=f"{ready} groups of the {wanted.groups} it needs")

@@ -164,7 +164,8 @@ def _proposer(
     facts |= _spread([drawn for name in names for drawn in members.structures(name)])
     # With the window's penalties it is chosen already: alike rewards then have no advantage.
     final = batch is not None
-    rejection = filters.check(filters.proposer_bounds(config.filters), facts)
+    bounds = filters.proposer_bounds(config.filters) + _curriculum(group, config)
+    rejection = filters.check(bounds, facts)
     if rejection is not None and not final:
         return rejection
     return _finish(group, proposed.generation, terms, facts, proposed, config, final=final)
@@ -195,7 +196,8 @@ def _coder(
     facts = [members.facts(drawing) for drawing in drawings]
     rate = render_rate(renders)
     group_facts = {"render_rate": rate} | _spread(members.structures(group.id))
-    rejection = filters.check(filters.coder_bounds(config.filters), group_facts)
+    bounds = filters.coder_bounds(config.filters) + _curriculum(group, config)
+    rejection = filters.check(bounds, group_facts)
     if rejection is not None:
         return rejection
     terms = coder.coder_terms(coded.outcomes, renders, facts, config.coder)
@@ -221,13 +223,18 @@ def _solver(
     told = facts.as_dict()
     if group.novelty is not None:
         told["structure_novelty"] = group.novelty
-    rejection = filters.check(filters.solver_bounds(config.filters), told)
+    bounds = filters.solver_bounds(config.filters) + _curriculum(group, config)
+    rejection = filters.check(bounds, told)
     rejection = rejection or consequences.rejection(members.findings(group.id), config.shortcuts)
     if rejection is not None:
         return rejection
     hard = members.answered[group.id, "hard"]
     terms = solver.solver_terms(hard, config.solver)
     return _finish(group, hard.generation, terms, told, proposed, config)
+
+
+def _curriculum(group: CompleteGroup, config: Config) -> tuple[filters.Bound, ...]:
+    return filters.curriculum_bounds(config.schedule.curriculum, group.role, group.version)
 
 
 def _finish(

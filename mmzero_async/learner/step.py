@@ -159,6 +159,12 @@ class Trainer:
         self._put(loaded.adapter, loaded.optimizer)
         self.version = checkpoint.version_of(saved)
 
+    def begin_with(self, run: Path, saved: Saved, *, optimizer: bool) -> None:
+        """A version of another run, to be saved as this one's first. Its optimiser's moments come
+        along or are left there. Raises as `restore` does."""
+        loaded = checkpoint.read(run, saved.checkpoint, saved.digest)
+        self._put(loaded.adapter, loaded.optimizer if optimizer else {})
+
     def _put(self, adapter: dict[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
         state = self._unpacked(optimizer)
         self.model.set_adapter(self.role, adapter)

@@ -84,7 +84,8 @@ def _scored_again(
     moment: Moment, other: Config, events: Events
 ) -> tuple[list[Scored], dict[str, str]]:
     """The window's groups under the other settings, whatever the other filters say."""
-    config = msgspec.structs.replace(other, filters=moment.config.filters)
+    was = moment.config
+    config = msgspec.structs.replace(other, filters=was.filters, schedule=was.schedule)
     kept: list[Scored] = []
     left_out: dict[str, str] = {}
     for scored in moment.chosen:

@@ -14,6 +14,7 @@ from mmzero_async.log.reader import LogReader
 from mmzero_async.projections.admission import role_learning
 from mmzero_async.projections.lineage import CompleteGroup
 from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.projections.schedule import OUT_OF_PHASE
 from mmzero_async.roles.advantages import window_advantages
 from mmzero_async.roles.diversity import batch_context
 from mmzero_async.roles.filters import Rejection
@@ -38,11 +39,13 @@ class Candidates:
     )
     _remembered: Sequence[list[CompleteGroup]] = ()
     _rejecting: set[tuple[Role, str]] = field(default_factory=set)
+    _turn: tuple[int, Role] | None = None
 
     def refresh(self, pipeline: Pipeline, events: Events) -> list[GroupRejected]:
         """Takes in what has become ready; returns the rejections to be committed."""
         rejections = []
         self._remembered = pipeline.book.remembered
+        self._follow(pipeline)
         for role in ROLES:
             ready = pipeline.book.ready[role]
             waiting = self.passed[role]
@@ -68,10 +71,21 @@ class Candidates:
                     waiting[group.id] = verdict
         return rejections
 
+    def _follow(self, pipeline: Pipeline) -> None:
+        """With another turn, what was not rejected by its end is looked at anew: a learner says all
+        its rejections before the step that ends a turn, so whoever replays that knows no other."""
+        phase = pipeline.schedule.phase
+        turn = (phase.iteration, phase.role) if phase else None
+        if turn != self._turn:
+            self._rejecting.clear()
+        self._turn = turn
+
     def judge(self, group: CompleteGroup, pipeline: Pipeline, events: Events) -> Scored | Rejection:
         """A ready group's rewards, or why it will not be trained on, as things stand now."""
         if not role_learning(self.config.learner, group.role).train:
             return Rejection("frozen", f"{group.role} is not trained in this run")
+        if not pipeline.schedule.trains(group.role):
+            return Rejection(OUT_OF_PHASE, pipeline.schedule.whose_turn)
         staleness = pipeline.policies.version(group.role) - group.version
         if staleness > self.config.admission.max_staleness:
             limit = self.config.admission.max_staleness

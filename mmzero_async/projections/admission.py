@@ -10,6 +10,7 @@ from mmzero_async.config import AdmissionConfig, LearnerConfig, RoleLearning
 from mmzero_async.projections.groups import GroupBook
 from mmzero_async.projections.lineage import Lineage
 from mmzero_async.projections.pace import Pace
+from mmzero_async.projections.schedule import Schedule
 from mmzero_async.schemas.events import ROLES, Role
 
 
@@ -27,23 +28,34 @@ def holding_back(
     leased_prompts: int,
     admission: AdmissionConfig,
     learner: LearnerConfig,
+    schedule: Schedule,
 ) -> str:
-    """Why no more proposer prompt may be leased now, for people; empty: one may."""
+    """Why no more proposer prompt may be leased now, for people; empty: one may.
+
+    Nobody waits for groups of a role that has not its turn, and a turn is given no more groups than
+    its steps still take.
+    """
+    if schedule.over:
+        return "nothing: the schedule is over"
     running = open_groups(lineage)
-    open_prompts = running["proposer"] + leased_prompts
-    if open_prompts >= admission.max_running_groups:
+    running["proposer"] += leased_prompts
+    if running["proposer"] >= admission.max_running_groups:
         return (
-            f"open prompts to be settled: {open_prompts} of at most "
+            f"open prompts to be settled: {running['proposer']} of at most "
             f"{admission.max_running_groups} (admission.max_running_groups)"
         )
     for role in ROLES:
         learning = role_learning(learner, role)
+        if not (learning.train and schedule.trains(role)):
+            continue
+        steps, left = pace.eta(role, admission) + 1, schedule.left(role)
         ahead = len(book.ready[role]) + running[role]
-        most = (pace.eta(role, admission) + 1) * learning.groups
-        if learning.train and ahead >= most:
+        most = (steps if left is None else min(steps, left)) * learning.groups
+        if ahead >= most:
+            why = "its turn" if left is not None and left < steps else "admission.eta"
             return (
                 f"the learner: {ahead} {role} groups are ready or in the making, at most {most} "
-                f"may be (admission.eta)"
+                f"may be ({why})"
             )
     return ""
 

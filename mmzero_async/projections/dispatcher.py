@@ -110,6 +110,7 @@ class PipelineDispatcher:
             leased,
             config.admission,
             config.learner,
+            pipeline.schedule,
         ):
             return None
         settled = pipeline.lineage.settled_prompts

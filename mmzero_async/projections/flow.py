@@ -112,6 +112,7 @@ def _stage(
             leased_prompts,
             config.admission,
             config.learner,
+            pipeline.schedule,
         )
         keys = list(in_hand)
         due = len(keys) + (not back)
@@ -199,15 +200,18 @@ def _training(
     ready = pipeline.book.ready[role]
     still = flow.still(stage, now)
     full = len(ready) >= learning.groups
+    trains = learning.train and pipeline.schedule.trains(role)
     if not learning.train and not ready:
         waits_for = f"nothing: the {role} is frozen"
+    elif not trains and not ready:
+        waits_for = f"its turn: {pipeline.schedule.whose_turn}"
     elif not here.get("learner"):
         waits_for = "a learner: none is here"
-    elif not full and learning.train:
+    elif not full and trains:
         waits_for = f"{learning.groups - len(ready)} more groups for a window of {learning.groups}"
     else:
         waits_for = "the learner, which has a full window"
-    due = len(ready) if full or not learning.train else 0
+    due = len(ready) if full or not trains else 0
     return StageFlow(
         stage=stage,
         due=due,

@@ -1,4 +1,4 @@
-"""The whole pipeline as one state: lineage, groups, policies and pace, fed record by record.
+"""The whole pipeline as one state, fed record by record: lineage, groups, policies, pace, schedule.
 
 The log server asks it for due work, the learner for ready groups, the command line for counts:
 three readers, one state machine.
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from mmzero_async.projections.groups import GroupBook, Policies
 from mmzero_async.projections.lineage import CompleteGroup, Lineage
 from mmzero_async.projections.pace import Pace
+from mmzero_async.projections.schedule import Schedule
 from mmzero_async.projections.settings import settings_of
 from mmzero_async.schemas.events import AnyEvent, RunFinished, RunStarted
 from mmzero_async.schemas.work import Work
@@ -20,6 +21,7 @@ class Pipeline:
     book: GroupBook = field(default_factory=GroupBook)
     policies: Policies = field(default_factory=Policies)
     pace: Pace = field(default_factory=Pace)
+    schedule: Schedule = field(default_factory=Schedule)
     started: RunStarted | None = None
     finished: RunFinished | None = None
     next_offset: int = 0
@@ -32,7 +34,9 @@ class Pipeline:
         match event:
             case RunStarted():
                 self.started = event
-                self.lineage.configure(settings_of(event))
+                settings = settings_of(event)
+                self.lineage.configure(settings)
+                self.schedule.configure(settings)
             case RunFinished():
                 self.finished = event
             case _:
@@ -42,4 +46,5 @@ class Pipeline:
         self.book.apply(event)
         self.policies.apply(event)
         self.pace.apply(event)
+        self.schedule.apply(event)
         return due, complete

@@ -8,7 +8,8 @@ from typing import Literal
 
 import msgspec
 
-from mmzero_async.schemas.events import RunStarted
+from mmzero_async.schedule_options import Turns
+from mmzero_async.schemas.events import Role, RunStarted
 
 
 class RunSettings(msgspec.Struct, frozen=True):
@@ -33,8 +34,25 @@ class CopySettings(msgspec.Struct, frozen=True):
     copy_likeness: float = 0.95
 
 
+class RoleSettings(msgspec.Struct, frozen=True):
+    train: bool = True
+
+
+class LearnerSettings(msgspec.Struct, frozen=True):
+    """Of `LearnerConfig` in config.py, who is trained at all."""
+
+    proposer: RoleSettings = RoleSettings()
+    coder: RoleSettings = RoleSettings()
+    solver: RoleSettings = RoleSettings()
+
+    def trains(self, role: Role) -> bool:
+        return bool(getattr(self, role).train)
+
+
 class Settings(msgspec.Struct, frozen=True):
     run: RunSettings = RunSettings()
+    learner: LearnerSettings = LearnerSettings()
+    schedule: Turns = Turns()
     probe: ProbeSettings = ProbeSettings()
     shortcuts: CopySettings = CopySettings()
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from mmzero_async.config import FilterConfig
 from mmzero_async.filter_options import FactBound
-from mmzero_async.schemas.events import Sample
+from mmzero_async.schedule_options import Lesson
+from mmzero_async.schemas.events import Role, Sample
 
 MIN_SPREAD = 1e-9  # rewards closer than this have no gradient
 
@@ -64,6 +65,16 @@ def listed(bounds: Sequence[FactBound]) -> tuple[Bound, ...]:
             reason=bound.fact,
         )
         for bound in bounds
+    )
+
+
+def curriculum_bounds(lessons: Sequence[Lesson], role: Role, version: int) -> tuple[Bound, ...]:
+    """As far as the curriculum has come for groups that this version of the role made. By their own
+    version and not by the step that would train on them: so a group's verdict never changes."""
+    return tuple(
+        Bound(lesson.fact, *lesson.at(version), reason="curriculum")
+        for lesson in lessons
+        if lesson.role == role
     )
 
 
