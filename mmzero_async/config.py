@@ -27,6 +27,7 @@ class ConfigError(ValueError):
 
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
+DrawingKind = Literal["svg", "matplotlib"]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,6 +118,7 @@ class CoderConfig(_Section, frozen=True, kw_only=True):
     no_code: float = -0.05
     not_svg: float = -0.5
     floor: float = -0.5
+    drawing: DrawingKind = "svg"  # or plotting programs, run in a sandbox (docs/RENDERING.md)
     difficulty: Literal["min", "any"] = "min"  # min(c, 1 - c), or 1 if any answer exists
 
 

@@ -105,7 +105,7 @@ def _tell(event: AnyEvent, lineage: str) -> Iterator[str]:
                     yield f"     easy: {p.easy_question} -> {p.easy_answer}"
                     yield f"     hard: {p.hard_question} -> {p.hard_answer}"
         case Coded():
-            drawn = sum(outcome.svg is not None for outcome in event.outcomes)
+            drawn = sum(outcome.found for outcome in event.outcomes)
             yield (
                 f"coded    {event.proposal}: {drawn} of {len(event.outcomes)} drawings "
                 f"{_by(event.generation)}"
@@ -115,6 +115,8 @@ def _tell(event: AnyEvent, lineage: str) -> Iterator[str]:
             yield f"rendered {event.drawing}: {what} {event.detail}".rstrip()
             for finding in event.findings:
                 yield f"  shortcut {finding.detector}: {finding.detail}"
+            if event.not_applicable:
+                yield f"  shortcuts not looked for: {', '.join(event.not_applicable)}"
         case Answered():
             answers = [outcome.answer or "-" for outcome in event.outcomes]
             yield (

@@ -103,10 +103,17 @@ class Proposed(Event, frozen=True, kw_only=True, tag="proposed"):
 
 
 class DrawingOutcome(Value, frozen=True, kw_only=True):
-    """The SVG found in a coder sample, or why none was found ("no_code" | "not_svg")."""
+    """The SVG or the plotting program found in a coder sample, whichever the run asks for, or why
+    none was found ("no_code" | "not_svg" | "not_program")."""
 
     svg: str | None = None
     failure: str = ""
+    program: str | None = None
+
+    @property
+    def found(self) -> bool:
+        """Whether there is something to render."""
+        return self.svg is not None or self.program is not None
 
 
 class Coded(Event, frozen=True, kw_only=True, tag="coded"):
@@ -142,6 +149,7 @@ class Rendered(Event, frozen=True, kw_only=True, tag="rendered"):
     )
     findings: list[Finding] = []  # of detectors that look at one picture
     structure: bytes = b""  # of the drawing (rendering/structure.py); alike ones share numbers
+    not_applicable: list[str] = []  # detectors that cannot look at this kind of drawing
 
 
 class AnswerOutcome(Value, frozen=True, kw_only=True):

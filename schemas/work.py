@@ -40,7 +40,8 @@ class Work(Value, frozen=True, kw_only=True):
     topic: str = ""  # propose
     seed: int = 0  # sampling seed, derived from the run's seed and the key
     proposal: Proposal | None = None  # code, render, answer
-    svg: str = ""  # render
+    svg: str = ""  # render; or
+    program: str = ""
     picture: str = ""  # answer: digest of the blob that travels with the lease
     question: Question = "easy"  # answer
     blind: Blind = ""  # answer: a probe, see projections/probes.py

@@ -52,7 +52,8 @@ def respond(messages: list[dict[str, Any]], n: int) -> list[str]:
     parts = _parts(messages)
     if any(part["type"] == "image_url" for part in parts):
         return [_answer(rng) for _ in range(n)]
-    writes = _drawing if parts[0]["text"].startswith("Draw as SVG") else _proposal
+    writers = {"Draw as SVG": _drawing, "Draw with m": _program}
+    writes = writers.get(parts[0]["text"][:11], _proposal)
     return [writes(rng) for _ in range(n)]
 
 
@@ -84,6 +85,13 @@ def _drawing(rng: random.Random) -> str:
     x, y, width = (rng.randint(5, 25) for _ in range(3))
     shape = f'<rect x="{x}" y="{y}" width="{width}" height="30" fill="{rng.choice(COLOURS)}"/>'
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64">{shape}</svg>'
+
+
+def _program(rng: random.Random) -> str:
+    if rng.random() < 0.1:
+        return "```python\nopen('x')\n```"
+    bars = f"plt.bar([1, 2, {rng.randint(3, 9)}], [3, 1, 2], color='{rng.choice(COLOURS)}')"
+    return f"```python\nimport matplotlib.pyplot as plt\n{bars}\n```"
 
 
 def _answer(rng: random.Random) -> str:

@@ -3,12 +3,12 @@
 import asyncio
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from PIL import Image
 
-from mmzero_async.config import RendererConfig
+from mmzero_async.config import DrawingKind, RendererConfig
 from mmzero_async.rendering.outcomes import Picture, RenderFailure
 from mmzero_async.rendering.pool import RenderPool
 
@@ -46,9 +46,15 @@ SLOW = svg(
 )
 
 
-def opened(config: RendererConfig) -> Iterator[Rig]:
+def opened(
+    config: RendererConfig,
+    drawing: DrawingKind = "svg",
+    *,
+    cached_mib: int = 32,
+    command: Sequence[str] = (),
+) -> Iterator[Rig]:
     with asyncio.Runner() as runner:
-        pool = RenderPool(config)
+        pool = RenderPool(config, drawing=drawing, cached_mib=cached_mib, command=command)
         runner.run(pool.__aenter__())
         yield runner, pool
         runner.run(pool.__aexit__(None, None, None))

@@ -258,6 +258,7 @@ OTHER_LISTS: dict[str, list[object]] = {
     ],
 }
 OTHER_WORDS = {
+    "coder.drawing": "matplotlib",
     "log.sync": "nosync",
     "engine.dtype": "auto",
     "coder.difficulty": "any",

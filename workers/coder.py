@@ -1,4 +1,4 @@
-"""Coder: a proposal becomes a group of drawings (SVG)."""
+"""Coder: a proposal becomes a group of drawings (SVG, or plotting programs)."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from mmzero_async.workers.loop import Job, Result, Setting, main
 @asynccontextmanager
 async def coding(setting: Setting) -> AsyncIterator[Job]:
     config = setting.config
-    templates = prompts.load_templates(config.templates)
+    templates = prompts.load_templates(config.templates, config.coder.drawing)
     async with VllmClient(setting.engine_url) as engine:
 
         async def code(lease: Lease) -> Result:
@@ -31,7 +31,9 @@ async def coding(setting: Setting) -> AsyncIterator[Job]:
                 template=templates.digest("coder"),
                 images=[],
             )
-            outcomes = [coder.parse(sample.text) for sample in generation.samples]
+            outcomes = [
+                coder.parse(sample.text, config.coder.drawing) for sample in generation.samples
+            ]
             return Result([Coded(proposal=work.target, generation=generation, outcomes=outcomes)])
 
         yield code

@@ -1,4 +1,5 @@
-"""Renderer: an SVG from a stranger becomes a picture, or one event that says why not."""
+"""Renderer: a drawing from a stranger, SVG or plotting program, becomes a picture, or one event
+that says why not."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -17,13 +18,14 @@ from mmzero_async.workers.loop import Job, Result, Setting, main
 @asynccontextmanager
 async def rendering(setting: Setting) -> AsyncIterator[Job]:
     config = setting.config.renderer
-    async with RenderPool(config) as pool:
+    async with RenderPool(config, drawing=setting.config.coder.drawing) as pool:
         setting.logger.info("renderer", renderer=pool.renderer_id, isolation=pool.isolation)
 
         async def render(lease: Lease) -> Result:
             drawing = lease.work.target
-            outcome = await pool.render(lease.work.svg)
-            found = await findings(pool, lease.work, outcome, setting.config.shortcuts)
+            outcome = await pool.render(lease.work.svg or lease.work.program)
+            shortcuts = setting.config.shortcuts
+            found = await findings(pool, lease.work, outcome, shortcuts)
             if not isinstance(outcome, Picture):
                 failed = Rendered(
                     drawing=drawing,
@@ -46,6 +48,7 @@ async def rendering(setting: Setting) -> AsyncIterator[Job]:
                 fingerprint=outcome.fingerprint,
                 structure=outcome.structure,
                 findings=found,
+                not_applicable=detect.of_writing(shortcuts) if lease.work.program else [],
             )
             return Result([rendered], {digest: outcome.png})
 
@@ -58,7 +61,7 @@ async def findings(
     """What the detectors say about one drawing; of a failed one only that it is blank."""
     if work.proposal is None or not (isinstance(outcome, Picture) or outcome.kind == "blank"):
         return []
-    looks = isinstance(outcome, Picture) and detect.wants_writing(config)
+    looks = work.svg and isinstance(outcome, Picture) and detect.wants_writing(config)
     writing = await pool.writing(work.svg) if looks else None
     return detect.find(writing, outcome.ink, work.proposal, config)
 

@@ -9,7 +9,7 @@ from mmzero_async.config import Config, ConfigError, differences, overridden
 
 _OF_THE_EVENTS = ("run", "log", "engine", "renderer", "workers", "eval", "templates")
 _OF_THE_TURNS = ("mode", "order", "steps", "iterations", "until", "start")
-_OF_THE_SAMPLES = ("samples", "easy_samples", "hard_samples", "sampling")
+_OF_THE_SAMPLES = ("samples", "easy_samples", "hard_samples", "sampling", "drawing")
 
 
 def other_settings(config: Config, overrides: Sequence[str]) -> Config:

@@ -160,13 +160,19 @@ class Lineage:
         tree, node = self._proposal(event.proposal)
         node.coded, node.version = offset, oldest_version(event)
         node.drawings = [
-            Drawing(id=drawing_id(node.id, i), settled=outcome.svg is None)
+            Drawing(id=drawing_id(node.id, i), settled=not outcome.found)
             for i, outcome in enumerate(event.outcomes)
         ]
         due = [
-            Work(stage="render", target=drawing.id, svg=outcome.svg, proposal=node.proposal)
+            Work(
+                stage="render",
+                target=drawing.id,
+                svg=outcome.svg or "",
+                program=outcome.program or "",
+                proposal=node.proposal,
+            )
             for drawing, outcome in zip(node.drawings, event.outcomes, strict=True)
-            if outcome.svg is not None
+            if outcome.found
         ]
         return due, self._finish_proposal(tree, node)
 

@@ -108,7 +108,7 @@ class Report:
                 self._generated(event.generation, now)
             case Coded():
                 for outcome in event.outcomes:
-                    if outcome.svg is None:
+                    if not outcome.found:
                         self.renders[outcome.failure] += 1
                 self._generated(event.generation, now)
             case Answered():

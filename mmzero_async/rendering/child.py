@@ -5,7 +5,6 @@ that is warm between renders and is replaced when it is lost. Everything that re
 the pre-flight too, happens here. Imports little: it is started again after every loss.
 """
 
-import os
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from xml.etree import ElementTree
 import msgspec
 from PIL import Image
 
+from mmzero_async.rendering.canvas import padded
 from mmzero_async.rendering.engine import Drawn, Engine, opened
 from mmzero_async.rendering.fingerprint import fingerprint
 from mmzero_async.rendering.frames import (
@@ -23,10 +23,11 @@ from mmzero_async.rendering.frames import (
     Ready,
     Reply,
     Request,
+    own_pipes,
     read_frame,
     write_frame,
 )
-from mmzero_async.rendering.guard import confine, die_with_parent
+from mmzero_async.rendering.guard import belong_to_parent, confine
 from mmzero_async.rendering.mending import fitted
 from mmzero_async.rendering.outcomes import RenderFailure
 from mmzero_async.rendering.png import ENCODER, encoded
@@ -57,7 +58,7 @@ def answer(request: Request, options: Options, engine: Engine) -> Reply:
 
 
 def _answer(request: Request, options: Options, engine: Engine) -> Reply:
-    checked = preflight(request.svg, options.max_svg_bytes)
+    checked = preflight(request.text, options.max_svg_bytes)
     if isinstance(checked, RenderFailure):
         return Reply(failure=checked.kind, detail=checked.detail)
     svg, size = fitted(checked.svg, options.size), options.size
@@ -78,16 +79,9 @@ def _answer(request: Request, options: Options, engine: Engine) -> Reply:
 
 
 def squared(drawn: Drawn, size: int) -> Drawn:
-    """The picture at size x size.
-
-    What the engine left smaller, because it keeps the aspect, is padded white on both sides.
-    """
+    """The picture at size x size."""
     picture = drawn.picture
-    if picture.size == (size, size):
-        return drawn
-    canvas = Image.new("RGB", (size, size), "white")
-    canvas.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
-    return Drawn(canvas)
+    return drawn if picture.size == (size, size) else Drawn(padded(picture, size))
 
 
 def serve(
@@ -101,13 +95,8 @@ def serve(
 
 def main() -> None:
     """Serves requests until its input ends."""
-    die_with_parent()
-    # Ctrl-C and a stop of the whole group are for the parent, which may still want its pictures.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    # The reply pipe moves away from descriptor 1, so that nobody's print can garble it.
-    pipe_in, pipe_out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    belong_to_parent()
+    pipe_in, pipe_out = own_pipes()
     first = read_frame(pipe_in)
     if first is None:
         return

@@ -4,6 +4,7 @@ The parent sends Options, then Requests; the child answers Ready, then one Reply
 neither side. The parent trusts nothing that a child says beyond these types.
 """
 
+import os
 import struct
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ class Options(msgspec.Struct, frozen=True):
     size: int  # pixels, square
     memory_mib: int
     cpu_seconds: float  # a render
+    wall_seconds: float  # the same; kept by a child that draws apart, by the pool for another
     max_svg_bytes: int
     fonts: list[str]
     font_folder: str
@@ -32,10 +34,11 @@ class Ready(msgspec.Struct, frozen=True):
 
     isolation: list[str]
     engine: str
+    apart: bool = False  # each answer is made in a process of its own: none can harm the child
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    svg: str
+    text: str  # of the drawing
     writing: bool = False  # asks for what is written in it instead of for the picture
 
 
@@ -51,6 +54,14 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     failure: str = ""
     detail: str = ""
     seconds: float = 0.0
+
+
+def own_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """A child's two ends. The reply pipe moves away from descriptor 1, so that nobody's print can
+    garble it."""
+    pipes = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return pipes
 
 
 def framed(message: msgspec.Struct) -> bytes:

@@ -6,6 +6,7 @@ out, and nothing here fails. The sum stands in `RenderPool.isolation`.
 
 import contextlib
 import ctypes
+import math
 import os
 import resource
 import signal
@@ -13,7 +14,7 @@ import struct
 import sys
 from pathlib import Path
 
-from mmzero_async.rendering.seccomp import filter_system_calls
+from mmzero_async.rendering.seccomp import Scope, filter_system_calls
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _RULE_PATH_BENEATH = 1
@@ -27,19 +28,49 @@ _MIB = 1 << 20
 OPEN_FILES = 32
 
 
-def confine(memory_mib: int, font_folder: Path) -> list[str]:
+def confine(
+    memory_mib: int,
+    font_folder: Path,
+    *,
+    open_files: int = OPEN_FILES,
+    scope: Scope = "threads",
+) -> list[str]:
     """Limits this process and all threads it starts later; returns the names of what took hold.
 
     After it only files under `font_folder` can be opened: import everything first. The pipes that
-    the process has stay open.
+    the process has stay open. What it forks, where `scope` lets it, is limited as it is.
     """
     measures = {
-        "rlimits": _limit(memory_mib),
+        "rlimits": _limit(memory_mib, open_files),
         "no-new-privileges": _prctl(_PR_SET_NO_NEW_PRIVS, 1),
         "landlock": _landlock(font_folder),  # this and the next need the one before
-        "seccomp": filter_system_calls(),
+        "seccomp": filter_system_calls(scope),
     }
     return [name for name, held in measures.items() if held]
+
+
+def confine_further(cpu_seconds: float) -> bool:
+    """Takes from a process that a confined one forked what that needed itself: processes,
+    threads, and every file that it might write. Whether the system calls are filtered.
+
+    Beyond `cpu_seconds` a timer ends it, which no program can put off: SIGPROF is not handled, and
+    a limit in whole seconds stands behind it.
+    """
+    for which, value in {
+        resource.RLIMIT_CPU: math.ceil(cpu_seconds) + 1,
+        resource.RLIMIT_FSIZE: 0,
+    }.items():
+        resource.setrlimit(which, (value, value))
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+    return filter_system_calls("alone")
+
+
+def belong_to_parent() -> None:
+    """Ends with its parent, and leaves Ctrl-C and a stop of the whole group to it: it may still
+    want its pictures."""
+    die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def die_with_parent() -> bool:
@@ -47,11 +78,11 @@ def die_with_parent() -> bool:
     return _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _limit(memory_mib: int) -> bool:
+def _limit(memory_mib: int, open_files: int) -> bool:
     limits = {
         resource.RLIMIT_AS: memory_mib * _MIB,
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: OPEN_FILES,
+        resource.RLIMIT_NOFILE: open_files,
         resource.RLIMIT_FSIZE: _MIB,  # its standard error goes to a file
     }
     held = True

@@ -1,4 +1,4 @@
-"""What became of one SVG: a picture, or why there is none. The vocabulary of this room.
+"""What became of one drawing: a picture, or why there is none. The vocabulary of this room.
 
 Every kind of failure stands in `KINDS`; no other leaves the pool.
 """
@@ -10,7 +10,7 @@ from types import MappingProxyType
 KINDS: Mapping[str, str] = MappingProxyType(
     {
         # found by the pre-flight, before anything is drawn
-        "too_large": "more bytes than renderer.max_svg_kib",
+        "too_large": "more bytes than renderer.max_svg_kib, a program too",
         "invalid": "no <svg>, not well-formed, no valid text, or refused by the engine",
         "forbidden": "scripts, declarations, outside references, elements nothing honest needs",
         "limit:elements": "too many elements",
@@ -22,7 +22,23 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "limit:filter": "filters too long, too heavy or too many",
         "limit:pattern": "a pattern's tile many canvases large",
         "limit:layers": "too many translucent, masked, clipped or filtered elements",
-        # found while drawing; the child that drew is replaced
+        # found in a plotting program before it is run
+        "program:syntax": "no Python",
+        "program:statement": "a statement that no drawing needs: class, try, with, del, global",
+        "program:import": "imports something else than matplotlib.pyplot, numpy and math",
+        "program:name": "a name that is neither the program's own nor a builtin that it may use",
+        "program:underscore": "names, attributes or texts with Python's double underscores",
+        "program:attribute": "an attribute that is not on the list: files, windows, internals",
+        "program:assign": "sets an attribute, of which settings and functions are made",
+        "program:format": "str.format that reaches into values, or whose text is not written out",
+        "program:setting": "usetex, files of fonts or styles, rcParams that do more than look",
+        "limit:nodes": "a program of too many parts",
+        "limit:literal": "a text or number too large",
+        # found while a program runs, in a process of its own
+        "program:error": "it raised an error",
+        "program:empty": "it made no figure",
+        "limit:figure": "a figure too small or too large",
+        # found while drawing; the child that drew is replaced, or a program's process is gone
         "timeout": "more CPU time than the child may use, or no reply within renderer.wall_seconds",
         "memory": "more memory than renderer.memory_mib",
         "crashed": "the engine panicked, or its child was lost for another reason",

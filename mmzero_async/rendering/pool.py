@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from mmzero_async.config import RendererConfig
+from mmzero_async.config import DrawingKind, RendererConfig
 from mmzero_async.rendering.errors import RenderingError
-from mmzero_async.rendering.fonts import font_files, font_folder, fonts_digest
+from mmzero_async.rendering.fonts import font_files, fonts_digest
 from mmzero_async.rendering.frames import Options, Reply, Request
+from mmzero_async.rendering.kinds import KINDS as KINDS_OF_DRAWING
 from mmzero_async.rendering.outcomes import FLEETING, KINDS, Outcome, Picture, RenderFailure
-from mmzero_async.rendering.preflight import RULES
-from mmzero_async.rendering.warm import COMMAND, Lost, WarmChild
+from mmzero_async.rendering.warm import Lost, WarmChild
 from mmzero_async.schemas.writing import Writing
 
 __all__ = ["Outcome", "Picture", "RenderFailure", "RenderPool"]
@@ -29,6 +29,7 @@ __all__ = ["Outcome", "Picture", "RenderFailure", "RenderPool"]
 BLANK_INK = 0.002  # a picture with less ink shows nothing
 CACHED_MIB = 32
 _MAY_WRITE = re.compile(r"text|title|desc|aria-label")
+APART_SECONDS = 2.0  # for a child that ends a render itself, and can go on, to say so
 CPU_SHARE = 3.0  # wall limit over CPU limit: room for a busy machine
 
 
@@ -36,27 +37,31 @@ class RenderPool:
     """`async with RenderPool(config) as pool: outcome = await pool.render(svg)`
 
     As many renders run at once as there are children; further ones wait their turn, in order.
-    `command` starts a child; another one than the usual serves tests.
+    `drawing` says what is drawn. `command` starts a child; another than the usual serves tests.
     """
 
     def __init__(
         self,
         config: RendererConfig,
         *,
+        drawing: DrawingKind = "svg",
         cached_mib: int = CACHED_MIB,
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] = (),
     ) -> None:
         if config.children < 1:
             raise RenderingError("renderer.children must be 1 at least, or nothing is rendered")
         self._config = config
-        self._command = command
+        self._drawing = KINDS_OF_DRAWING[drawing]
+        self._command = command or self._drawing.command
+        self._font_folder = self._drawing.fonts()
         self._options = Options(
             size=config.size,
             memory_mib=config.memory_mib,
             cpu_seconds=config.wall_seconds / CPU_SHARE,
+            wall_seconds=config.wall_seconds,
             max_svg_bytes=config.max_svg_kib << 10,
-            fonts=[str(path) for path in font_files()],
-            font_folder=str(font_folder()),
+            fonts=[str(path) for path in font_files(self._font_folder)],
+            font_folder=str(self._font_folder),
             engine=config.engine,
             structure=config.structure,
         )
@@ -71,8 +76,9 @@ class RenderPool:
 
     @property
     def renderer_id(self) -> str:
-        """What a picture depends on besides its SVG; complete once a child has started."""
-        return f"{self._engine} {self._config.size}px fonts {fonts_digest()} rules {RULES}"
+        """What a picture depends on besides its drawing; complete once a child has started."""
+        fonts = fonts_digest(self._font_folder)
+        return f"{self._engine} {self._config.size}px fonts {fonts} rules {self._drawing.rules}"
 
     @property
     def isolation(self) -> tuple[str, ...]:
@@ -133,6 +139,8 @@ class RenderPool:
 
         Costs several renders where there is text. Raises as `render` does.
         """
+        if not self._drawing.tells_writing:
+            return None
         if not _MAY_WRITE.search(svg):
             return Writing()
         key = _key(svg.encode("utf-8", "surrogatepass"))
@@ -157,9 +165,10 @@ class RenderPool:
                 child = None
             if child is None:
                 child = await self._start()
-            async with asyncio.timeout(self._config.wall_seconds):
+            patience = self._config.wall_seconds + APART_SECONDS * child.ready.apart
+            async with asyncio.timeout(patience):
                 reply = await child.ask(request)
-            sound = not reply.failure or _kind(reply) not in FLEETING
+            sound = child.ready.apart or not reply.failure or _kind(reply) not in FLEETING
             return reply
         except TimeoutError:
             seconds = self._config.wall_seconds

@@ -12,6 +12,10 @@ import os
 import platform
 import struct
 import sys
+from typing import Literal
+
+# "threads": may start threads. "processes": also processes, and signal them. "alone": neither.
+Scope = Literal["threads", "processes", "alone"]
 
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -66,6 +70,44 @@ _DENIED: dict[str, tuple[int, int]] = {
     "kexec_load": (246, 104),
 }
 _OLD = {"fork": 57, "vfork": 58, "chmod": 90, "chown": 92, "lchown": 94}  # x86-64 only
+_SIGNALS = frozenset(["kill", "tkill", "fork", "vfork"])  # what scope "processes" needs
+# What "alone" denies besides: marks on files that landlock does not see, objects that outlive a
+# process, limits and priorities, the clock and the machine.
+_ALONE: dict[str, tuple[int, int]] = {
+    "truncate": (76, 45),
+    "ftruncate": (77, 46),
+    "fchmod": (91, 52),
+    "fchown": (93, 55),
+    "utimensat": (280, 88),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "inotify_init1": (294, 26),
+    "mq_open": (240, 180),
+    "msgget": (68, 186),
+    "semget": (64, 190),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "setrlimit": (160, 164),
+    "prlimit64": (302, 261),
+    "setpriority": (141, 140),
+    "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122),
+    "personality": (135, 92),
+    "settimeofday": (164, 170),
+    "clock_settime": (227, 112),
+    "clock_adjtime": (305, 266),
+    "adjtimex": (159, 171),
+    "sethostname": (170, 161),
+    "setdomainname": (171, 162),
+    "syslog": (103, 116),
+    "acct": (163, 89),
+    "reboot": (169, 142),
+}
+_ALONE_OLD = {"utime": 132, "utimes": 235, "futimesat": 261, "inotify_init": 253}  # x86-64 only
 _CLONE, _CLONE3, _TGKILL = (56, 220), 435, (234, 131)
 
 
@@ -73,12 +115,15 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
 
 
-def filter_system_calls() -> bool:
-    """Whether the filter holds, for this thread and those that it starts."""
+def filter_system_calls(scope: Scope = "threads") -> bool:
+    """Whether the filter holds, for this thread and those that it starts.
+
+    A second one can only take away more: the kernel asks all of them.
+    """
     known = _MACHINES.get(platform.machine())
     if known is None or not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:
         return False
-    instructions = _program(*known)
+    instructions = _program(*known, scope)
     program = _Program(len(instructions) // 8, instructions)
     prctl = ctypes.CDLL(None).prctl
     rest = (ctypes.c_ulong(0), ctypes.c_ulong(0))
@@ -87,9 +132,11 @@ def filter_system_calls() -> bool:
     )
 
 
-def _program(column: int, architecture: int) -> bytes:
+def _program(column: int, architecture: int, scope: Scope) -> bytes:
     refuse, absent = _REFUSE | errno.EPERM, _REFUSE | errno.ENOSYS
-    denied = [numbers[column] for numbers in _DENIED.values()]
+    names = _DENIED | (_ALONE if scope == "alone" else {})
+    old = _OLD | (_ALONE_OLD if scope == "alone" else {})
+    denied = {name: numbers[column] for name, numbers in names.items()}
     steps = [
         _step(_LOAD, _ARCHITECTURE),
         *_unless(_EQUAL, architecture, _KILL),
@@ -97,24 +144,37 @@ def _program(column: int, architecture: int) -> bytes:
     ]
     if column == 0:
         steps += _when(_AT_LEAST, _X32, refuse)
-        denied += _OLD.values()
-    for number in denied:
-        steps += _when(_EQUAL, number, refuse)
-    steps += [
-        # libc falls back from clone3, whose flags cannot be seen, to clone: threads only.
-        *_when(_EQUAL, _CLONE3, absent),
-        _step(_EQUAL, _CLONE[column], 0, 4),
+        denied |= old
+    for name, number in denied.items():
+        if scope != "processes" or name not in _SIGNALS:
+            steps += _when(_EQUAL, number, refuse)
+    # libc falls back from clone3, whose flags cannot be seen, to clone.
+    steps += _when(_EQUAL, _CLONE3, absent)
+    if scope != "processes":
+        steps += [*_clone(_CLONE[column], scope, refuse), *_own_signals(_TGKILL[column], refuse)]
+    steps.append(_step(_RETURN, _ALLOW))
+    return b"".join(steps)
+
+
+def _clone(number: int, scope: Scope, refuse: int) -> list[bytes]:
+    if scope == "alone":
+        return _when(_EQUAL, number, refuse)
+    return [
+        _step(_EQUAL, number, 0, 4),
         _step(_LOAD, _FIRST_ARGUMENT),
         *_when(_ANY_BIT, _CLONE_THREAD, _ALLOW),
         _step(_RETURN, refuse),
-        # abort() signals its own process, and only that.
-        _step(_EQUAL, _TGKILL[column], 0, 4),
+    ]
+
+
+def _own_signals(number: int, refuse: int) -> list[bytes]:
+    """abort() signals its own process, and only that."""
+    return [
+        _step(_EQUAL, number, 0, 4),
         _step(_LOAD, _FIRST_ARGUMENT),
         *_when(_EQUAL, os.getpid(), _ALLOW),
         _step(_RETURN, refuse),
-        _step(_RETURN, _ALLOW),
     ]
-    return b"".join(steps)
 
 
 def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

@@ -7,7 +7,6 @@ cancelled; after any exception from `ask` it is unusable and must be ended.
 import asyncio
 import contextlib
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from typing import IO, Self, TypeVar
@@ -17,7 +16,6 @@ import msgspec
 from mmzero_async.rendering.errors import RenderingError
 from mmzero_async.rendering.frames import LENGTH, Options, Ready, Reply, Request, framed
 
-COMMAND = (sys.executable, "-m", "mmzero_async.rendering.child")
 START_SECONDS = 60.0
 GRACE_SECONDS = 1.0  # for a child whose pipe ended to end too, and so to tell why
 _INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME")
@@ -51,7 +49,7 @@ class WarmChild:
         return self._process.returncode is not None
 
     @classmethod
-    async def start(cls, options: Options, command: Sequence[str] = COMMAND) -> Self:
+    async def start(cls, options: Options, command: Sequence[str]) -> Self:
         """RenderingError when it does not come up."""
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
@@ -61,8 +59,9 @@ class WarmChild:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                # A first panic takes 60-100 ms longer with a backtrace.
-                env={**environment, "RUST_BACKTRACE": "0"},
+                # A first panic takes 60-100 ms longer with a backtrace; a program may draw what
+                # lies in a set, in the set's order.
+                env={**environment, "RUST_BACKTRACE": "0", "PYTHONHASHSEED": "0"},
             )
         except OSError as error:
             errors.close()

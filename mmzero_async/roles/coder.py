@@ -1,12 +1,13 @@
-"""The coder: from its text to the SVG in it, and from the picture's fate to its reward.
+"""The coder: from its text to the drawing in it, and from the picture's fate to its reward.
 
-Whether the SVG is well made is not decided here: that is the renderer's to find out.
+Whether the SVG, or the plotting program, is well made is not decided here: that is the renderer's
+to find out.
 MM-Zero, arXiv 2603.09206.
 """
 
 import re
 
-from mmzero_async.config import CoderConfig
+from mmzero_async.config import CoderConfig, DrawingKind
 from mmzero_async.roles.facts import PictureFacts
 from mmzero_async.schemas.events import DrawingOutcome, Rendered
 
@@ -14,13 +15,34 @@ _FENCE = re.compile(r"```[ \t]*([\w+-]*)[ \t]*\n?")
 _SVG = re.compile(r"<(/?)svg(?=[\s/>])", re.IGNORECASE)
 
 
-def parse(text: str) -> DrawingOutcome:
-    """The SVG in a sample: a ```svg fence, else ```xml with `<svg`, else the first raw `<svg`.
+_PYTHON = frozenset({"python", "python3", "py"})
+_PLOTS = re.compile(r"\bmatplotlib\b|\bplt\.")
 
-    Failures: "no_code" when there is neither, "not_svg" when there is code without `<svg`.
+
+def parse(text: str, drawing: DrawingKind = "svg") -> DrawingOutcome:
+    """The drawing in a sample, or that there is none.
+
+    An SVG: a ```svg fence, else ```xml with `<svg`, else the first raw `<svg`. Failures: "no_code"
+    when there is neither, "not_svg" when there is code without `<svg`.
+    A program: the first ```python fence, else a fence without a language that plots. Failures:
+    "no_code" without a closed fence, "not_program" when what is fenced is something else.
     """
     said = text.rpartition("</think>")[2]
     fenced = _fenced(said)
+    return _svg(said, fenced) if drawing == "svg" else _program(fenced)
+
+
+def _program(fenced: list[tuple[str, str]]) -> DrawingOutcome:
+    for language, code in fenced:
+        if language in _PYTHON:
+            return DrawingOutcome(program=code) if code else DrawingOutcome(failure="no_code")
+    for language, code in fenced:
+        if not language and _PLOTS.search(code):
+            return DrawingOutcome(program=code)
+    return DrawingOutcome(failure="not_program" if any(code for _, code in fenced) else "no_code")
+
+
+def _svg(said: str, fenced: list[tuple[str, str]]) -> DrawingOutcome:
     for language, code in fenced:
         if language == "svg":
             return _outcome(code) if code else DrawingOutcome(failure="no_code")
@@ -79,7 +101,7 @@ def coder_terms(
     work was abandoned, `facts[i]` where no picture was answered about.
 
     Rendered: 1 + s + d. Not rendered: -0.1, with no code or no SVG more (no code is no SVG
-    either), never below the floor.
+    either; "not_svg" is the price of no program too), never below the floor.
     """
     return [
         _rendered_terms(fact, config)
@@ -104,7 +126,7 @@ def _failed_terms(outcome: DrawingOutcome, config: CoderConfig) -> dict[str, flo
     terms = {"not_rendered": config.not_rendered}
     if outcome.failure == "no_code":
         terms["no_code"] = config.no_code
-    if outcome.failure in ("no_code", "not_svg"):
+    if outcome.failure in ("no_code", "not_svg", "not_program"):
         terms["not_svg"] = config.not_svg
     if (short := config.floor - sum(terms.values())) > 0:
         terms["floor"] = short

@@ -13,6 +13,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
+from mmzero_async.config import DrawingKind
 from mmzero_async.roles.errors import TemplateError
 from mmzero_async.schemas.events import ROLES, Proposal, Role
 
@@ -47,8 +48,9 @@ class Templates:
 
 
 @lru_cache(maxsize=16)
-def load_templates(name: str) -> Templates:
-    """The set in `templates/<name>/`; one closing newline of each file is dropped.
+def load_templates(name: str, drawing: DrawingKind = "svg") -> Templates:
+    """The set in `templates/<name>/`; one closing newline of each file is dropped. A coder that
+    does not draw SVG has a file of its own, `coder_<drawing>.txt`.
 
     Raises TemplateError for an unknown set, a missing file, a missing or a foreign placeholder.
     """
@@ -58,9 +60,10 @@ def load_templates(name: str) -> Templates:
         raise TemplateError(f"templates {name!r}: no such set; choose one of {known}")
     texts: dict[Role, str] = {}
     for role in ROLES:
-        file = folder.joinpath(name, f"{role}.txt")
+        stem = role if role != "coder" or drawing == "svg" else f"coder_{drawing}"
+        file = folder.joinpath(name, f"{stem}.txt")
         if not file.is_file():
-            raise TemplateError(f"templates {name!r}: {role}.txt is missing; every role needs one")
+            raise TemplateError(f"templates {name!r}: {stem}.txt is missing; every role needs one")
         texts[role] = file.read_text(encoding="utf-8").removesuffix("\n")
     return checked(Templates(name=name, **texts))
 

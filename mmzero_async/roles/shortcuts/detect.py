@@ -20,8 +20,13 @@ def reaction(config: ShortcutConfig, detector: str) -> Reaction:
     return chosen
 
 
+def of_writing(config: ShortcutConfig) -> list[str]:
+    """The detectors that are on and read what is written: nobody can tell them of a program."""
+    return [detector for detector in OF_WRITING if reaction(config, detector) != "off"]
+
+
 def wants_writing(config: ShortcutConfig) -> bool:
-    return any(reaction(config, detector) != "off" for detector in OF_WRITING)
+    return bool(of_writing(config))
 
 
 def find(

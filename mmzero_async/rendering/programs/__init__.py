@@ -1,0 +1,1 @@
+"""Plotting programs from strangers to pictures: a check by name, then a process for each."""
