@@ -58,11 +58,12 @@ bench WHAT="" *ARGS: setup
         echo "just bench {{WHAT}}: not built yet; there is 'just bench log' and 'just bench renderer'" >&2; \
         exit 3;; esac
 
-# experiments behind a default, resumable: `just experiment staleness` (an hour or more on 2 cores)
+# experiments behind a default, resumable, about an hour on 2 cores: `just experiment staleness`, `schedules`
 [group('check')]
 experiment WHAT="" *ARGS: setup
-    @if [ "{{WHAT}}" = staleness ]; then {{python}} -m mmzero_async.ops.experiments.staleness {{ARGS}}; else \
-        echo "just experiment {{WHAT}}: there is 'just experiment staleness'" >&2; exit 2; fi
+    @case "{{WHAT}}" in staleness|schedules) {{python}} -m mmzero_async.ops.experiments.{{WHAT}} {{ARGS}};; *) \
+        echo "just experiment {{WHAT}}: there is 'just experiment staleness' and 'just experiment schedules'" >&2; \
+        exit 2;; esac
 
 # many hosts over SSH: `just run-cluster cluster.toml --dry-run` (only the plan is built yet)
 [group('later')]
