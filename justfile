@@ -51,11 +51,11 @@ format: setup
 seedling *ARGS: setup
     {{python}} -m mmzero_async.seedling.train {{ARGS}}
 
-# benchmarks beside rivals, one JSON line a figure: `just bench log`, `just bench renderer --quick`
+# benchmarks beside rivals, one JSON line a figure: `just bench log`, `renderer`, `learner --quick`
 [group('check')]
 bench WHAT="" *ARGS: setup
-    @case "{{WHAT}}" in log|renderer) {{python}} -m mmzero_async.ops.bench.{{WHAT}} {{ARGS}};; *) \
-        echo "just bench {{WHAT}}: not built yet; there is 'just bench log' and 'just bench renderer'" >&2; \
+    @case "{{WHAT}}" in log|renderer|learner) {{python}} -m mmzero_async.ops.bench.{{WHAT}} {{ARGS}};; *) \
+        echo "just bench {{WHAT}}: not built yet; there is 'just bench log', 'just bench renderer' and 'just bench learner'" >&2; \
         exit 3;; esac
 
 # experiments behind a default, resumable, about an hour on 2 cores: `just experiment staleness`, `schedules`

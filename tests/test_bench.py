@@ -111,7 +111,7 @@ def test_a_bench_that_is_not_built_says_so() -> None:
         pytest.skip("needs just, which ./launch installs")
     asked = [just, "--no-deps", "bench", "why"]
     refused = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT)
-    assert refused.returncode == 3 and "there is 'just bench log' and" in refused.stderr
+    assert refused.returncode == 3 and "there is 'just bench log'," in refused.stderr
     asked = [just, "--no-deps", "--dry-run", "bench", "log", "--quick"]
     shown = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT)
     assert "mmzero_async.ops.bench.log --quick" in shown.stderr

@@ -1,0 +1,56 @@
+"""`just bench learner`: a step beside TRL's, its memory, and what overlapping is worth.
+
+    python -m mmzero_async.ops.bench.learner              some minutes
+    python -m mmzero_async.ops.bench.learner --quick      within 45 seconds on two free cores
+    python -m mmzero_async.ops.bench.learner --model qwen3-vl-2b --device cuda
+
+One JSON line a figure: `step_vs_trl` (steps.py says what is counted), `step_memory_vs_trl`,
+`async_vs_sync_...` and `learner_waiting_...` (overlap.py says what is real in them). With --model
+a preset's architecture in full size, with random weights, takes the seedling's place in the steps;
+`step_flops` on a GPU is then the model's FLOP utilisation. The overlap is always the seedling's.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+from mmzero_async.ops.bench.figures import Figure
+from mmzero_async.ops.bench.forks import Forks
+from mmzero_async.ops.bench.overlap import overlap
+from mmzero_async.ops.bench.sizes import FULL, QUICK, Extent
+
+
+def measured(model: str, device: str, extent: Extent) -> Iterator[Figure]:
+    forks = Forks(["overlap_processes", "step_memory", "steps"])
+    yield from forks.call("steps:measured", model, device, extent.window, extent.repeats)
+    yield from _memory(forks, model, device, extent)
+    yield from overlap(forks, extent.steps, extent.latency)
+
+
+def _memory(forks: Forks, model: str, device: str, extent: Extent) -> Iterator[Figure]:
+    """Each in a process of its own; with layers computed again, as is TRL's default, and without,
+    as is the presets'."""
+    for figure, checkpointing in (
+        ("step_memory_vs_trl", False),
+        ("step_memory_checkpointed_vs_trl", True),
+    ):
+        own, trl = (
+            forks.call("step_memory:measured", who, model, device, extent.window, checkpointing)
+            for who in ("ours", "trl")
+        )
+        against = f"TRL GRPOTrainer, gradient checkpointing {'on' if checkpointing else 'off'}"
+        note = f"{model}, peak of one step above the process before it"
+        yield Figure(figure, own / 1e6, "MB", against, trl / 1e6, note)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="benchmark of the learner")
+    parser.add_argument("--quick", action="store_true", help="within 45 seconds, rougher")
+    parser.add_argument("--model", default="seedling", help="the preset whose model is measured")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    options = parser.parse_args(argv)
+    for figure in measured(options.model, options.device, QUICK if options.quick else FULL):
+        print(figure.line(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""How much each part of `just bench learner` measures; light, for whoever starts them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the window that a step is measured on."""
+
+    groups: int
+    samples: int
+    picture: int = 448  # pixels; the seedling's are 96
+    question: int = 48  # tokens
+    longest: int = 512  # tokens a reply
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How long the bench takes."""
+
+    window: Size
+    repeats: int  # counted steps of the learner and of TRL
+    steps: int  # counted steps of each run
+    latency: float  # seconds that the engine of these runs takes for a request
+
+
+FULL = Extent(Size(groups=16, samples=8), repeats=7, steps=6, latency=1.0)
+QUICK = Extent(Size(groups=4, samples=4), repeats=3, steps=2, latency=0.06)
