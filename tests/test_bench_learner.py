@@ -59,7 +59,7 @@ def test_the_operations_of_a_step_are_those_that_torch_counts() -> None:
         [micro] = batch.micro_batches
         with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
             policy.logprobs(micro, policy.look(batch)).sum().backward()
-        patches = batch.image_grid_thw.prod(-1).tolist()
+        patches = batch.pictures.patches
         expected = step_flops(it.config, it.learner.lora_rank, rows(batch), patches)
         assert expected == pytest.approx(counter.get_total_flops(), rel=1e-9)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from mmzero_async.ops.bench.figures import Figure
 from mmzero_async.ops.bench.forks import Forks
 from mmzero_async.ops.bench.overlap import overlap
-from mmzero_async.ops.bench.sizes import FULL, QUICK, Extent
+from mmzero_async.ops.bench.sizes import FULL, MODELS, QUICK, Extent
 
 
 def measured(model: str, device: str, extent: Extent) -> Iterator[Figure]:
@@ -45,7 +45,7 @@ def _memory(forks: Forks, model: str, device: str, extent: Extent) -> Iterator[F
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="benchmark of the learner")
     parser.add_argument("--quick", action="store_true", help="within 45 seconds, rougher")
-    parser.add_argument("--model", default="seedling", help="the preset whose model is measured")
+    parser.add_argument("--model", default="seedling", choices=MODELS, help="whose steps")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = parser.parse_args(argv)
     for figure in measured(options.model, options.device, QUICK if options.quick else FULL):

@@ -22,7 +22,7 @@ from mmzero_async.learner.model import PolicyModel
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import Generation, Sample, Sampling, VersionSpan
 from mmzero_async.schemas.packing import pack_logprobs, pack_tokens
-from mmzero_async.seedling.batches import Encoder, render
+from mmzero_async.seedling.batches import MERGE, PATCH, Encoder, render
 from mmzero_async.seedling.lessons import answer_reply, solver_lesson
 from mmzero_async.seedling.scenes import random_scene
 
@@ -85,7 +85,7 @@ def random_words(
     rng = random.Random(f"bench/{seed}")
     special = {policy.spec.image_token_id, policy.spec.pad_token_id}
     words = [i for i in range(7, policy.spec.vocabulary) if i not in special]
-    shown = (picture // 16 // policy.spec.merge_size) ** 2
+    shown = (picture // PATCH // MERGE) ** 2
 
     def some(count: int) -> list[int]:
         return rng.choices(words, k=count)

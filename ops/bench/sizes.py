@@ -26,3 +26,4 @@ class Extent:
 
 FULL = Extent(Size(groups=16, samples=8), repeats=7, steps=6, latency=1.0)
 QUICK = Extent(Size(groups=4, samples=4), repeats=3, steps=2, latency=0.06)
+MODELS = ("seedling", "qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b")

@@ -124,9 +124,10 @@ def compare(subject: Subject, size: Size, repeats: int) -> Iterator[Figure]:
 
 def _utilisation(subject: Subject, own: Ours, seconds: float) -> Figure:
     """Model FLOPs a second, against the data sheet's peak or a matrix product of this device."""
-    assert own.batch.image_grid_thw is not None, "a solver's window has pictures"
-    patches = own.batch.image_grid_thw.prod(-1).tolist()
-    flops = step_flops(subject.config, subject.learner.lora_rank, rows(own.batch), patches)
+    assert own.batch.pictures is not None, "a solver's window has pictures"
+    flops = step_flops(
+        subject.config, subject.learner.lora_rank, rows(own.batch), own.batch.pictures.patches
+    )
     peak, against = _peak(subject)
     return Figure("step_flops", flops / seconds / 1e12, "TFLOP/s", against, peak / 1e12)
 

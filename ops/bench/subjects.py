@@ -25,6 +25,7 @@ from transformers.utils import logging
 
 from mmzero_async import config as settings
 from mmzero_async.config import LearnerConfig
+from mmzero_async.families.qwen3_vl import FAMILY
 from mmzero_async.learner.model import PolicyModel
 from mmzero_async.ops.bench.lesson_windows import Asked, lessons, random_words
 from mmzero_async.ops.bench.sizes import Size
@@ -65,6 +66,7 @@ class Subject:
     learner: LearnerConfig
     config: Any  # Qwen3VLConfig
     processor: Any
+    folder: Path  # of the image processor
     base: Callable[[], Any]
     asked: Callable[[PolicyModel, Size], Iterator[Asked]]
 
@@ -72,7 +74,8 @@ class Subject:
         learner = self.learner
         return PolicyModel(
             self.base(),
-            self.processor.image_processor,
+            FAMILY,
+            FAMILY.reader(self.folder, self.config),
             rank=learner.lora_rank,
             alpha=learner.lora_alpha,
             seed=SEED,
@@ -108,6 +111,7 @@ def subject(
             learner,
             made,
             processor,
+            Path(folder),
             lambda: _random(made, learner),
             lambda policy, size: random_words(
                 policy,
@@ -122,9 +126,7 @@ def subject(
 
 def _seedling(name: str, folder: Path, learner: LearnerConfig) -> Subject:
     def base() -> Any:
-        return Qwen3VLForConditionalGeneration.from_pretrained(
-            folder, dtype=getattr(torch, learner.dtype), local_files_only=True
-        ).to(learner.device)
+        return FAMILY.load(folder, learner.dtype).to(learner.device)
 
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     return Subject(
@@ -132,6 +134,7 @@ def _seedling(name: str, folder: Path, learner: LearnerConfig) -> Subject:
         learner,
         AutoConfig.from_pretrained(folder, local_files_only=True),
         processor,
+        folder,
         base,
         lambda _, size: lessons(folder, size.groups, size.samples),
     )
@@ -162,6 +165,7 @@ def _processor(folder: Path) -> Any:
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
+    processor.save_pretrained(folder)
     return processor
 
 

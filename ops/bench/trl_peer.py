@@ -86,9 +86,10 @@ def left_padded(batch: Batch) -> dict[str, Any]:
             mask[row, :sampled] = 1
             behaviour[row, :sampled] = micro.behaviour[i, :sampled]
             row += 1
-    assert batch.pixel_values is not None and batch.image_grid_thw is not None
+    assert batch.pictures is not None, "a solver's window has pictures"
     shown = torch.cat([micro.pictures for micro in micros])
-    patches = torch.split(batch.pixel_values, batch.image_grid_thw.prod(-1).tolist())
+    pixels, grids = (batch.pictures.tensors[name] for name in ("pixel_values", "image_grid_thw"))
+    patches = torch.split(pixels, list(batch.pictures.patches))
     return {
         "prompt_ids": prompts,
         "prompt_mask": prompt_mask,
@@ -96,7 +97,7 @@ def left_padded(batch: Batch) -> dict[str, Any]:
         "completion_mask": mask,
         "mm_token_type_ids": types,
         "pixel_values": torch.cat([patches[i] for i in shown.tolist()]),
-        "image_grid_thw": batch.image_grid_thw[shown],
+        "image_grid_thw": grids[shown],
         "num_images": [1] * rows,
         "advantages": torch.cat([micro.advantages for micro in micros]),
         "sampling_per_token_logps": behaviour,
