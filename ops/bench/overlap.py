@@ -9,8 +9,8 @@ The synchronous run is the same code under `admission.eta = 0` and no more promp
 window needs: the next window's generation begins when the step is committed, and no sample is
 older than the policy that it trains (asserted). The asynchronous one has the default admission.
 
-Seconds are those of the log server, from the first committed step to the last, so that both begin
-with a window behind them. What is not measured: accuracy. Canned answers teach nothing; what old
+Seconds are those of the log server, from the publishing of version 0, when generation begins, to
+the last committed step. What is not measured: accuracy. Canned answers teach nothing; what old
 samples do to learning is measured by `just experiment staleness`.
 """
 
@@ -42,7 +42,7 @@ from mmzero_async.ops.bench.figures import Figure
 from mmzero_async.ops.bench.forks import Forks, stop
 from mmzero_async.ops.rundir import open_run
 from mmzero_async.ports import free_port
-from mmzero_async.schemas.events import StepCommitted
+from mmzero_async.schemas.events import PolicyPublished, StepCommitted
 
 PROCESSES = "overlap_processes"
 STAGES = ("proposer", "coder", "renderer", "solver")
@@ -75,7 +75,7 @@ BALANCES = (
 
 @dataclass(frozen=True)
 class Went:
-    """One run's counted steps."""
+    """One run."""
 
     seconds: float
     waited: float  # of these, the learner
@@ -85,7 +85,7 @@ class Went:
 
 
 def overlap(forks: Forks, steps: int, latency: float) -> Iterator[Figure]:
-    """Of so many counted steps of each run; the runs of one balance follow each other."""
+    """Until so many steps of each run; the runs of one balance follow each other."""
     generation = latency * ROUNDS
     for balance in BALANCES:
         went = {
@@ -159,7 +159,7 @@ def _run(forks: Forks, config: Config, steps: int, latency: float, step_seconds:
         try:
             with _processes(forks, folder, run.base_model, latency, port) as check:
                 learner = forks.start(
-                    f"{PROCESSES}:learn", folder, run.base_model, steps + 1, step_seconds
+                    f"{PROCESSES}:learn", folder, run.base_model, steps, step_seconds
                 )
                 try:
                     _until(lambda: not learner.is_alive(), check)
@@ -208,21 +208,24 @@ def _until(condition: Callable[[], bool], check: Callable[[], None]) -> None:
 
 
 def went(folder: Path, steps: int) -> Went:
-    """Of the log's steps after the first."""
+    """Of the log, from the first policies that were published until so many steps."""
+    begun = 0.0
+    committed: list[tuple[float, dict[str, float]]] = []
     reader = LogReader.open(folder / "log")
     try:
-        committed = [
-            (record.envelope.time_ns / 1e9, event)
-            for record in reader.scan()
-            if isinstance(event := record.event(), StepCommitted)
-        ][: steps + 1]
+        for record in reader.scan():
+            event, at = record.event(), record.envelope.time_ns / 1e9
+            if isinstance(event, PolicyPublished) and event.version == 0:
+                begun = at
+            elif isinstance(event, StepCommitted) and len(committed) < steps:
+                committed.append((at, event.metrics))
     finally:
         reader.close()
-    counted = [event.metrics for _, event in committed[1:]]
+    metrics = [figures for _, figures in committed]
     return Went(
-        seconds=committed[-1][0] - committed[0][0],
-        waited=sum(metrics["waited_seconds"] for metrics in counted),
-        staleness=sum(metrics["staleness_mean"] for metrics in counted) / len(counted),
-        stalest=max(metrics["staleness_max"] for metrics in counted),
-        longest=max(metrics["seconds"] for metrics in counted),
+        seconds=committed[-1][0] - begun,
+        waited=sum(figures["waited_seconds"] for figures in metrics),
+        staleness=sum(figures["staleness_mean"] for figures in metrics) / steps,
+        stalest=max(figures["staleness_max"] for figures in metrics),
+        longest=max(figures["seconds"] for figures in metrics),
     )

@@ -20,10 +20,10 @@ class Extent:
 
     window: Size
     repeats: int  # counted steps of the learner and of TRL
-    steps: int  # counted steps of each run
+    steps: int  # of each run
     latency: float  # seconds that the engine of these runs takes for a request
 
 
 FULL = Extent(Size(groups=16, samples=8), repeats=7, steps=6, latency=1.0)
-QUICK = Extent(Size(groups=4, samples=4), repeats=3, steps=2, latency=0.06)
+QUICK = Extent(Size(groups=4, samples=4), repeats=3, steps=3, latency=0.06)
 MODELS = ("seedling", "qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b")
