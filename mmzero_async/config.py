@@ -16,10 +16,10 @@ import msgspec
 
 from mmzero_async.filter_options import FactBound, unusable
 from mmzero_async.loss_options import LossName, LossOptions, contradiction
-from mmzero_async.scale_options import ScaleOptions
 from mmzero_async.schedule_options import ScheduleOptions, impossible
 from mmzero_async.schemas.events import ROLES
 from mmzero_async.shortcut_options import ShortcutConfig
+from mmzero_async.weight_options import WeightOptions, unservable
 
 
 class ConfigError(ValueError):
@@ -172,7 +172,7 @@ class RoleLearning(_Section, frozen=True, kw_only=True):
     train: bool = True
 
 
-class LearnerConfig(ScaleOptions, frozen=True, kw_only=True):
+class LearnerConfig(WeightOptions, frozen=True, kw_only=True):
     """The optimiser, the loss and its off-policy correction (docs/LOSSES.md)."""
 
     proposer: RoleLearning = RoleLearning(groups=18, lr=1e-6)
@@ -313,6 +313,7 @@ def _checked(tree: dict[str, Any], overrides: Iterable[str], name: str) -> Confi
     listed = {"proposer": filters.proposer, "coder": filters.coder, "solver": filters.solver}
     trained = {role: getattr(it, role).train for role in ROLES}
     why = why or unusable(listed) or impossible(config.schedule, trained)
+    why = why or unservable(it, it.dtype, config.engine.url)
     if why is not None:
         raise ConfigError(f"configuration {name}: {why}")
     return config

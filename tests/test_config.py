@@ -268,6 +268,7 @@ OTHER_WORDS = {
     "probe.without": "none",
     "learner.scale_rewards": "none",
     "learner.baseline": "leave_one_out",
+    "learner.weights": "full",
     "learner.dtype": "bfloat16",
     "learner.device": "cuda",
     "learner.loss": "dapo",

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,39 @@ from mmzero_async.learner.errors import CheckpointError
 from mmzero_async.schemas.events import Role
 
 CHECKPOINTS = "checkpoints"
-ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's names
-OPTIMIZER, MANIFEST = "optimizer.safetensors", "checkpoint.json"
-CONTENT = (ADAPTER, ADAPTER_CONFIG, OPTIMIZER)  # what the manifest has digests of
+MANIFEST = "checkpoint.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names of a version's files. The manifest has a digest of each."""
+
+    weights: str
+    config: str
+    optimizer: str
+
+    @property
+    def content(self) -> tuple[str, str, str]:
+        return self.weights, self.config, self.optimizer
+
+
+# peft's names, and transformers'. Engines load every *.safetensors of a whole model's folder, so
+# the optimiser's state is called otherwise there.
+ADAPTER = Layout("adapter_model.safetensors", "adapter_config.json", "optimizer.safetensors")
+WHOLE = Layout("model.safetensors", "config.json", "optimizer.state")
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Where a version lies, relative to the run, and the digest of its adapter's tensors."""
+    """Where a version lies, relative to the run, and the digest of its tensors."""
 
     checkpoint: str
-    digest: str  # sha-256 of adapter_model.safetensors, 64 hex digits
+    digest: str  # sha-256 of the weights' file, 64 hex digits
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    adapter: dict[str, Tensor]
+    adapter: dict[str, Tensor]  # or all weights, as the layout says
     optimizer: dict[str, Tensor]
     digest: str
 
@@ -61,9 +78,11 @@ def save(
     adapter: Mapping[str, Tensor],
     adapter_config: Mapping[str, Any],
     optimizer: Mapping[str, Tensor],
+    layout: Layout = ADAPTER,
+    beside: Iterable[Path] = (),
 ) -> Saved:
-    """Writes a version durably. A folder of that version, left by a step that was never
-    committed, is replaced."""
+    """Writes a version durably, with copies of the files `beside` it. A folder of that version,
+    left by a step that was never committed, is replaced."""
     relative = relative_folder(role, version)
     target = run / relative
     parent = target.parent
@@ -73,12 +92,14 @@ def save(
     making = parent / f".making-{target.name}-{os.getpid()}"
     making.mkdir()
     # Written by us, not by safetensors: a full disk must be an OSError like any other.
-    (making / ADAPTER).write_bytes(packed(dict(adapter), metadata={"format": "pt"}))
-    (making / OPTIMIZER).write_bytes(packed(dict(optimizer), metadata={"format": "pt"}))
-    (making / ADAPTER_CONFIG).write_text(
+    (making / layout.weights).write_bytes(packed(dict(adapter), metadata={"format": "pt"}))
+    (making / layout.optimizer).write_bytes(packed(dict(optimizer), metadata={"format": "pt"}))
+    (making / layout.config).write_text(
         json.dumps(dict(adapter_config), indent=1, sort_keys=True) + "\n"
     )
-    digests = {name: _digest(making / name) for name in CONTENT}
+    for file in beside:
+        shutil.copyfile(file, making / file.name)
+    digests = {name: _digest(making / name) for name in layout.content}
     manifest = {"role": role, "version": version, "sha256": digests}
     (making / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     for file in making.iterdir():
@@ -91,7 +112,7 @@ def save(
     for folder in (parent, parent.parent, run):
         _sync(folder)
     shutil.rmtree(old, ignore_errors=True)
-    return Saved(relative, digests[ADAPTER])
+    return Saved(relative, digests[layout.weights])
 
 
 def read(run: Path, checkpoint: str, digest: str = "") -> Loaded:
@@ -102,7 +123,8 @@ def read(run: Path, checkpoint: str, digest: str = "") -> Loaded:
     folder = run / checkpoint
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        expected: dict[str, str] = {name: manifest["sha256"][name] for name in CONTENT}
+        layout = WHOLE if WHOLE.weights in manifest["sha256"] else ADAPTER
+        expected: dict[str, str] = {name: manifest["sha256"][name] for name in layout.content}
         is_named = relative_folder(manifest["role"], int(manifest["version"]))
     except FileNotFoundError as error:
         raise CheckpointError(
@@ -117,7 +139,7 @@ def read(run: Path, checkpoint: str, digest: str = "") -> Loaded:
             "over another"
         )
     content: dict[str, bytes] = {}
-    for name in CONTENT:
+    for name in layout.content:
         try:
             content[name] = (folder / name).read_bytes()
         except OSError as error:
@@ -129,12 +151,13 @@ def read(run: Path, checkpoint: str, digest: str = "") -> Loaded:
                 f"{str(expected[name])[:16]}… was written. Restore it from a copy, or go back "
                 "to an older version"
             )
-    if digest and expected[ADAPTER] != digest:
+    found = expected[layout.weights]
+    if digest and found != digest:
         raise CheckpointError(
-            f"checkpoint {folder}: it holds adapter {expected[ADAPTER][:16]}…, the log committed "
+            f"checkpoint {folder}: it holds weights {found[:16]}…, the log committed "
             f"{digest[:16]}…: this folder belongs to another run or was overwritten"
         )
-    return Loaded(load(content[ADAPTER]), load(content[OPTIMIZER]), expected[ADAPTER])
+    return Loaded(load(content[layout.weights]), load(content[layout.optimizer]), found)
 
 
 def prune(run: Path, role: Role, keep: int, protected: Collection[int] = ()) -> list[int]:

@@ -8,6 +8,7 @@ of models is in mmzero_async.families.
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from transformers.utils import logging
 
 from mmzero_async import families
 from mmzero_async.families import Dtype, Family, Reader, Views
+from mmzero_async.learner import checkpoint as saving
 from mmzero_async.learner.batch import Batch, InputSpec, MicroBatch
 from mmzero_async.learner.errors import CheckpointError, LearnerError
 from mmzero_async.schemas.events import ROLES, Role
@@ -31,7 +33,13 @@ PATCHES_A_CALL = 1 << 14
 
 
 class PolicyModel:
-    """The base and the adapters `proposer`, `coder` and `solver`; one of them is active."""
+    """The base and the adapters `proposer`, `coder` and `solver`; one of them is active.
+
+    A subclass may have more than an adapter for each role; what is said here of adapters is then
+    true of that (full.py).
+    """
+
+    layout = saving.ADAPTER  # of a version's folder
 
     def __init__(
         self,
@@ -51,13 +59,7 @@ class PolicyModel:
         `logprob_chunk`: tokens whose logits exist at once, 0: LOGITS_A_CHUNK values of them.
         `gradient_checkpointing`: a layer's activations are computed again in the backward pass.
         """
-        config = base.config
-        self.spec = InputSpec(
-            read=read,
-            image_token_id=config.image_token_id,
-            pad_token_id=config.text_config.pad_token_id or 0,
-            vocabulary=config.text_config.vocab_size,
-        )
+        self.spec = input_spec(base.config, read)
         self.family = family
         self.lora = LoraConfig(
             r=rank,
@@ -80,7 +82,7 @@ class PolicyModel:
         self._peft = peft
         self._peft.eval()  # no dropout anywhere; gradients flow all the same
         if gradient_checkpointing:
-            _checkpoint_layers(family.words(self._inner))
+            checkpoint_layers(family.words(self._inner))
         self._parameters = {role: self._find(role) for role in ROLES}
         self.device: torch.device = next(base.parameters()).device
 
@@ -120,6 +122,15 @@ class PolicyModel:
         """Within it no adapter is applied and nothing takes gradients."""
         with torch.no_grad(), self._peft.disable_adapter():
             yield
+
+    def saved_config(self) -> dict[str, Any]:
+        """The JSON beside a version's weights: peft's, without which no engine reads them."""
+        config = {**self.lora.to_dict(), "inference_mode": True}
+        return dict(json.loads(json.dumps(config, default=_jsonable)))
+
+    def saved_beside(self) -> list[Path]:
+        """Files that a version's folder has copies of."""
+        return []
 
     @torch.no_grad()
     def look(self, batch: Batch) -> Views | None:
@@ -206,6 +217,21 @@ def load(
 
     LearnerError when the device is not there or the model is of no known family.
     """
+    base, family, read = load_base(folder, dtype, device)
+    return PolicyModel(
+        base,
+        family,
+        read,
+        rank=rank,
+        alpha=alpha,
+        seed=seed,
+        logprob_chunk=logprob_chunk,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+
+
+def load_base(folder: Path, dtype: Dtype, device: str) -> tuple[Any, Family, Reader]:
+    """transformers' model of a folder, its family and how it reads. LearnerError as `load`."""
     if device == "cuda" and not torch.cuda.is_available():
         raise LearnerError(
             'learner.device = "cuda", but torch finds no CUDA device here. Set learner.device=cpu, '
@@ -217,15 +243,16 @@ def load(
     except (families.UnknownFamily, OSError, ValueError) as error:
         raise LearnerError(f"model {folder}: {error}") from error
     base = family.load(folder, dtype).to(device)
-    return PolicyModel(
-        base,
-        family,
-        family.reader(folder, base.config),
-        rank=rank,
-        alpha=alpha,
-        seed=seed,
-        logprob_chunk=logprob_chunk,
-        gradient_checkpointing=gradient_checkpointing,
+    return base, family, family.reader(folder, base.config)
+
+
+def input_spec(config: Any, read: Reader) -> InputSpec:
+    """What a model's own configuration asks of its tensors."""
+    return InputSpec(
+        read=read,
+        image_token_id=config.image_token_id,
+        pad_token_id=config.text_config.pad_token_id or 0,
+        vocabulary=config.text_config.vocab_size,
     )
 
 
@@ -260,7 +287,7 @@ def token_logprobs(
     return torch.cat(parts)
 
 
-def _checkpoint_layers(language_model: nn.Module) -> None:
+def checkpoint_layers(language_model: nn.Module) -> None:
     """transformers' own gradient checkpointing, for its layers alone, and without training mode:
     a layer asks whether it is in training before it checkpoints, its parts before they drop out."""
     for layer in language_model.modules():
@@ -271,3 +298,7 @@ def _checkpoint_layers(language_model: nn.Module) -> None:
 
 def _seed(seed: int, role: Role) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{role}".encode()).digest()[:7])
+
+
+def _jsonable(value: object) -> object:
+    return sorted(value) if isinstance(value, set | frozenset) else str(value)

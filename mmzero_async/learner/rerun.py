@@ -14,6 +14,7 @@ from mmzero_async.learner import model
 from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved, relative_folder
 from mmzero_async.learner.errors import LearnerError
+from mmzero_async.learner.full import FullModel
 from mmzero_async.learner.model import PolicyModel
 from mmzero_async.learner.rebuild import Rebuild
 from mmzero_async.learner.scoring import Scored
@@ -87,9 +88,17 @@ class Taken:
 
 
 def policy_for(base: Path, config: Config) -> PolicyModel:
-    """The base with fresh adapters, as a learner of this configuration starts with it."""
+    """Every role as the base, as a learner of this configuration starts with it."""
     learner = config.learner
     make_deterministic(learner.threads)
+    if learner.weights == "full":
+        return FullModel(
+            base,
+            freeze_vision=learner.freeze_vision,
+            device=learner.device,
+            logprob_chunk=learner.logprob_chunk,
+            gradient_checkpointing=learner.gradient_checkpointing,
+        )
     return model.load(
         base,
         rank=learner.lora_rank,

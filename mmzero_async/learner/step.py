@@ -4,7 +4,6 @@ Knows no log and no engine. A step is all or nothing, and from the same checkpoi
 machine it gives the same bits.
 """
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -141,14 +140,15 @@ class Trainer:
 
     def save(self, run: Path, version: int) -> Saved:
         """The policy and its optimiser as a version of the run (0: the initial policy)."""
-        config = {**self.model.lora.to_dict(), "inference_mode": True}
         saved = checkpoint.save(
             run,
             self.role,
             version,
             adapter=self.model.adapter(self.role),
-            adapter_config=json.loads(json.dumps(config, default=_jsonable)),
+            adapter_config=self.model.saved_config(),
             optimizer=self._optimizer_state(),
+            layout=self.model.layout,
+            beside=self.model.saved_beside(),
         )
         self.version = version
         return saved
@@ -319,7 +319,3 @@ def _all(window: Window, name: Literal["rewards", "advantages"]) -> Tensor:
 
 def _finite(value: float) -> bool:
     return bool(torch.isfinite(torch.tensor(value)))
-
-
-def _jsonable(value: object) -> object:
-    return sorted(value) if isinstance(value, set | frozenset) else str(value)
