@@ -94,9 +94,15 @@ def test_the_renderer_bench_tells_every_figure_beside_the_bare_engine() -> None:
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-2000:]
     figures = {figure["figure"]: figure for figure in map(json.loads, ran.stdout.splitlines())}
-    told = ("one_child", "two_children", "p50", "p99", "child_memory")
-    expected = {f"render_{size}_{what}" for size in (448, 768, 1024) for what in told}
-    assert figures.keys() >= expected | {"guarded_vs_bare", "render_cached_p50"}
+    told = ("one_child", "two_children", "p50", "p99", "cpu", "child_memory")
+    expected = {
+        f"render_{size}_{engine}{what}"
+        for size in (448, 768, 1024)
+        for engine in ("", "faster_")
+        for what in told
+    }
+    expected |= {f"guarded_vs_bare{against}" for against in ("", "_processes", "_call")}
+    assert figures.keys() >= expected | {"render_cached_p50", "render_structure"}
     for name, figure in figures.items():
         if figure["value"] is None:  # rivals that may not be installed
             assert name in ("render_vs_cairosvg", "render_vs_rsvg-convert") and figure["note"]

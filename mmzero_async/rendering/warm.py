@@ -18,6 +18,10 @@ from mmzero_async.rendering.frames import LENGTH, Options, Ready, Reply, Request
 
 START_SECONDS = 60.0
 GRACE_SECONDS = 1.0  # for a child whose pipe ended to end too, and so to tell why
+# Pixels are in blocks of megabytes, allocated and freed at each render: kept, not given back to the
+# kernel, which would clear each of their pages again.
+_KEPT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "33554432"}
+_KEPT |= {"MALLOC_TRIM_THRESHOLD_": "134217728"}
 _INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME")
 _OVERHEAD = 1 << 18  # of a reply over its pixels; what is written is within it
 
@@ -61,7 +65,12 @@ class WarmChild:
                 stderr=errors,
                 # A first panic takes 60-100 ms longer with a backtrace; a program may draw what
                 # lies in a set, in the set's order.
-                env={**environment, "RUST_BACKTRACE": "0", "PYTHONHASHSEED": "0"},
+                env={
+                    **environment,
+                    **_KEPT,
+                    "RUST_BACKTRACE": "0",
+                    "PYTHONHASHSEED": "0",
+                },
             )
         except OSError as error:
             errors.close()

@@ -28,6 +28,7 @@ VISIBLE_STEP = 24  # levels of 255 in any channel; a smaller difference is not t
 FEW_PIXELS = 3  # a character; a text of fewer is drawn by itself: others may lie upon it
 MAX_APART = 8  # texts that are
 SHOWN = 0.5  # a text of which less shows is looked at without all else
+_SAMPLED = 32  # pixels a side that are looked at for the commonest colour
 _GROUND = "#7f3fbf"  # under text without all else; hardly ever a text's own colour
 _SHAPES = frozenset(["rect", "circle", "ellipse", "line", "polyline", "polygon", "path", "use"])
 _GROUPS = frozenset(["svg", "g", "a", "switch", "use", "symbol"])
@@ -83,8 +84,19 @@ def writing(svg: str, draw: Draw) -> Writing:
 def ink(picture: Image.Image) -> float:
     """Share of the pixels that are not of the commonest colour."""
     size = picture.width * picture.height
+    sample = picture.resize((_SAMPLED, _SAMPLED), Image.Resampling.NEAREST)
+    _, likely = max(sample.getcolors(_SAMPLED * _SAMPLED) or [(0, None)])
+    if isinstance(likely, tuple) and 2 * (count := _of_colour(picture, likely)) > size:
+        return 1.0 - count / size  # more than half: no other can be commoner
     colours = picture.getcolors(size) or []
     return 1.0 - max((int(count) for count, _ in colours), default=size) / size
+
+
+def _of_colour(picture: Image.Image, colour: tuple[int, ...]) -> int:
+    """How many pixels have exactly this colour; sooner told than the counts of all colours."""
+    # One channel at 255 is enough for a level above 0.
+    other = [0 if level == wanted else 255 for wanted in colour for level in range(256)]
+    return int(picture.point(other).convert("L").histogram()[0])
 
 
 def _bounded(told: list[Inscription], shapes: int, without: Image.Image) -> Writing:

@@ -1,36 +1,68 @@
-"""`just bench renderer`: pictures a second in guarded children, beside the engine called bare.
+"""`just bench renderer`: pictures a second in guarded children, beside the engines called bare.
 
-    python -m mmzero_async.ops.bench.renderer           some two minutes
+    python -m mmzero_async.ops.bench.renderer           some three minutes
     python -m mmzero_async.ops.bench.renderer --quick   within 45 seconds, rougher
 
 One JSON line a figure, for charts of about 3 KB at 448, 768 and 1024 pixels. All ways of drawing
 take turns, so that a busy machine slows all of them alike; rivals that are not installed say so.
-`guarded_vs_bare` is one child against the bare engine at 448 pixels: what the guard costs.
+
+- `guarded_vs_bare`, at 448 pixels: two children with all guards against twice the same picture
+  drawn bare in this process; `..._processes` against two processes that draw it bare, which is what
+  twice comes to here; `..._call` against twice the engine's one call, whose result is neither
+  square nor looked at.
+- `render_SIZE_cpu`: processor time of children and this process a picture, against bare: what the
+  guards cost, also where other work keeps the machine busy.
+- `render_SIZE_faster_...`: the same with `renderer.engine = "svg2png-py"`.
 """
 
 import argparse
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from msgspec.structs import replace
 
 from mmzero_async.config import RendererConfig
 from mmzero_async.ops.bench.charts import chart
-from mmzero_async.ops.bench.drawers import Draw, NotHere, bare, busy, cairosvg, rsvg_convert
+from mmzero_async.ops.bench.drawers import (
+    Draw,
+    NotHere,
+    Unguarded,
+    bare,
+    busy,
+    cairosvg,
+    call,
+    rsvg_convert,
+)
 from mmzero_async.ops.bench.figures import Figure, percentile, rates
 from mmzero_async.rendering.outcomes import Picture
 from mmzero_async.rendering.pool import RenderPool
+from mmzero_async.rendering.structure import structure
 
 SIZES = (448, 768, 1024)
-BATCH = 4  # pictures asked for at once
-TURNS = 3
-QUICK = 0.12  # of the time that each measurement takes otherwise
-SECONDS = 4.0  # a way of drawing and size
+BATCH = 8  # pictures asked for at once: two children never wait for work
 CACHED_LIMIT_MS = 0.1  # for a picture that was seen before
 RIVALS: dict[str, Callable[[], Draw]] = {"CairoSVG": cairosvg, "rsvg-convert": rsvg_convert}
+EngineName = Literal["resvg-py", "svg2png-py"]
+ENGINES: dict[str, EngineName] = {"": "resvg-py", "faster_": "svg2png-py"}  # a figure's prefix
+BARE = "the same picture drawn bare"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long a bench measures."""
+
+    seconds: float  # a way of drawing and size
+    turns: int
+    latencies: int  # pictures
+
+
+FULL = Effort(seconds=4.0, turns=4, latencies=120)
+QUICK = Effort(seconds=0.3, turns=2, latencies=15)
 
 
 class Charts:
@@ -43,6 +75,9 @@ class Charts:
         self._number += 1
         return chart(self._number)
 
+    def some(self) -> list[str]:
+        return [self.next() for _ in range(BATCH)]
+
 
 class Guarded:
     """A pool of children and the loop that it lives in."""
@@ -51,8 +86,7 @@ class Guarded:
         self._runner, self.pool, self._charts = runner, pool, charts
 
     def batch(self) -> int:
-        svgs = [self._charts.next() for _ in range(BATCH)]
-        self._runner.run(self._all(svgs))
+        self._runner.run(self._all(self._charts.some()))
         return BATCH
 
     async def _all(self, svgs: Sequence[str]) -> None:
@@ -65,7 +99,7 @@ class Guarded:
         return (time.perf_counter() - began) * 1000
 
 
-def measured(scale: float) -> Iterator[Figure]:
+def measured(effort: Effort) -> Iterator[Figure]:
     rivals: dict[str, Draw] = {}
     missing: dict[str, str] = {}
     for name, make in RIVALS.items():
@@ -73,68 +107,111 @@ def measured(scale: float) -> Iterator[Figure]:
             rivals[name] = make()
         except NotHere as error:
             missing[name] = str(error)
-    with asyncio.Runner() as runner:
-        for size in SIZES:
-            yield from _at(runner, size, scale, rivals)
+    unguarded = Unguarded()
+    try:
+        with asyncio.Runner() as runner:
+            for size in SIZES:
+                yield from _at(runner, size, effort, rivals, unguarded)
+    finally:
+        unguarded.close()
     for name, why in missing.items():
         yield Figure(f"render_vs_{name}".lower(), None, "pictures/s", name, None, why)
 
 
 def _at(
-    runner: asyncio.Runner, size: int, scale: float, rivals: dict[str, Draw]
+    runner: asyncio.Runner,
+    size: int,
+    effort: Effort,
+    rivals: Mapping[str, Draw],
+    unguarded: Unguarded,
 ) -> Iterator[Figure]:
-    stack, charts, engine = AsyncExitStack(), Charts(), bare()
-    config = RendererConfig(size=size, wall_seconds=60.0)
+    stack, charts = AsyncExitStack(), Charts()
+    config = RendererConfig(size=size, wall_seconds=60.0, structure=False)
 
-    def guarded(children: int) -> Guarded:
-        pool = RenderPool(replace(config, children=children), cached_mib=0)
-        return Guarded(runner, runner.run(stack.enter_async_context(pool)), charts)
+    async def opened() -> dict[str, RenderPool]:
+        pools = {
+            f"{prefix}{count}": RenderPool(
+                replace(config, engine=engine, children=count), cached_mib=0
+            )
+            for prefix, engine in ENGINES.items()
+            for count in (1, 2)
+        }
+        await asyncio.gather(*(stack.enter_async_context(pool) for pool in pools.values()))
+        return pools
 
-    one, two = guarded(1), guarded(2)
+    def plain(draw: Draw) -> Callable[[], int]:
+        def step() -> int:
+            draw(charts.next(), size)
+            return 1
+
+        return step
+
+    def two_bare() -> int:
+        return unguarded.draw("resvg-py", charts.some(), size)
+
     try:
-
-        def plain(draw: Draw) -> Callable[[], int]:
-            def step() -> int:
-                for _ in range(BATCH):
-                    draw(charts.next(), size)
-                return BATCH
-
-            return step
-
-        steps = {"bare": plain(engine), "one": one.batch, "two": two.batch}
+        pools = runner.run(opened())
+        children = {name: Guarded(runner, pool, charts) for name, pool in pools.items()}
+        drawn_bare = {prefix: bare(engine) for prefix, engine in ENGINES.items()}
+        steps = {name: guarded.batch for name, guarded in children.items()}
+        steps |= {f"{prefix}bare": plain(draw) for prefix, draw in drawn_bare.items()}
         steps |= {name: plain(draw) for name, draw in rivals.items()}
+        steps |= {"two bare": two_bare, "call": plain(call())}
         for step in steps.values():
             step()  # the first picture takes longer
-        found = rates(steps, SECONDS * scale, TURNS)
-        against = "the same engine called bare"
-        yield Figure(f"render_{size}_one_child", found["one"], "pictures/s", against, found["bare"])
-        yield Figure(
-            f"render_{size}_two_children",
-            found["two"],
-            "pictures/s",
-            against,
-            found["bare"],
-            busy(),
-        )
-        for name in rivals:
-            figure = f"render_{size}_vs_{name}".lower()
-            yield Figure(figure, found["one"], "pictures/s", name, found[name], "one child")
-        yield from _latencies(one, engine, charts, size, scale)
-        if size == SIZES[0]:
-            note = f"one child, {size} pixels, {busy()}"
-            yield Figure(
-                "guarded_vs_bare", found["one"], "pictures/s", against, found["bare"], note
+        found = rates(steps, effort.seconds, effort.turns)
+        yield from _rates(size, found, rivals)
+        for prefix in ENGINES:
+            yield from _latencies(
+                f"render_{size}_{prefix}",
+                children[f"{prefix}1"],
+                drawn_bare[prefix],
+                charts,
+                size,
+                effort.latencies,
             )
+            yield _cpu(
+                f"render_{size}_{prefix}",
+                children[f"{prefix}2"],
+                drawn_bare[prefix],
+                charts,
+                size,
+                effort.latencies,
+            )
+        if size == SIZES[0]:
+            yield from _costs(found)
+            yield _structure(charts, found["bare"])
             yield _cached(runner, size, charts)
-        yield _memory(two.pool, size, config.memory_mib)
+        for prefix in ENGINES:
+            yield _memory(f"render_{size}_{prefix}", pools[f"{prefix}2"], config.memory_mib)
     finally:
         runner.run(stack.aclose())
 
 
+def _rates(size: int, found: Mapping[str, float], rivals: Mapping[str, Draw]) -> Iterator[Figure]:
+    for prefix in ENGINES:
+        start, alone = f"render_{size}_{prefix}", found[f"{prefix}bare"]
+        yield Figure(f"{start}one_child", found[f"{prefix}1"], "pictures/s", BARE, alone)
+        yield Figure(f"{start}two_children", found[f"{prefix}2"], "pictures/s", BARE, alone, busy())
+        for name in rivals:
+            figure = f"{start}vs_{name}".lower()
+            yield Figure(figure, found[f"{prefix}1"], "pictures/s", name, found[name], "one child")
+
+
+def _costs(found: Mapping[str, float]) -> Iterator[Figure]:
+    """What all guards cost the default engine."""
+    note = f"two children, {SIZES[0]} pixels, {busy()}"
+    for name, against, rival in (
+        ("guarded_vs_bare", f"twice {BARE}", 2 * found["bare"]),
+        ("guarded_vs_bare_processes", f"{BARE} in two processes", found["two bare"]),
+        ("guarded_vs_bare_call", "twice the engine's one call", 2 * found["call"]),
+    ):
+        yield Figure(name, found["2"], "pictures/s", against, rival, note)
+
+
 def _latencies(
-    one: Guarded, engine: Draw, charts: Charts, size: int, scale: float
+    start: str, one: Guarded, engine: Draw, charts: Charts, size: int, count: int
 ) -> Iterator[Figure]:
-    count = max(12, round(120 * scale))
     guarded, plain = [], []
     for _ in range(count):
         svg = charts.next()
@@ -142,15 +219,41 @@ def _latencies(
         began = time.perf_counter()
         engine(svg, size)
         plain.append((time.perf_counter() - began) * 1000)
+    note = f"{count} pictures, one after the other"
     for name, share in (("p50", 0.5), ("p99", 0.99)):
-        yield Figure(
-            f"render_{size}_{name}",
-            percentile(guarded, share),
-            "ms",
-            "the same engine called bare",
-            percentile(plain, share),
-            f"{count} pictures, one after the other",
-        )
+        value, rival = percentile(guarded, share), percentile(plain, share)
+        yield Figure(f"{start}{name}", value, "ms", BARE, rival, note)
+
+
+def _cpu(start: str, two: Guarded, engine: Draw, charts: Charts, size: int, count: int) -> Figure:
+    batches = max(1, count // BATCH)
+    before = _spent(two.pool)
+    for _ in range(batches):
+        two.batch()
+    guarded, before = _spent(two.pool) - before, time.process_time()
+    for _ in range(batches * BATCH):
+        engine(charts.next(), size)
+    bare_ms, guarded_ms = (
+        1000 * seconds / (batches * BATCH) for seconds in (time.process_time() - before, guarded)
+    )
+    return Figure(f"{start}cpu", guarded_ms, "ms", BARE, bare_ms, "processor time a picture")
+
+
+def _spent(pool: RenderPool) -> float:
+    """Seconds of processor time of this process and the pool's children, threads included."""
+    clocks = [(~pid << 3) | 2 for pid in pool.pids]  # Linux: the clock of another process
+    return time.process_time() + sum(map(time.clock_gettime, clocks))
+
+
+def _structure(charts: Charts, bare_rate: float) -> Figure:
+    """What `renderer.structure` costs a picture more; it is off in all other figures."""
+    taken = []
+    for svg in charts.some():
+        began = time.perf_counter()
+        structure(svg)
+        taken.append((time.perf_counter() - began) * 1000)
+    against = f"{BARE} at {SIZES[0]} pixels"
+    return Figure("render_structure", percentile(taken, 0.5), "ms", against, 1000 / bare_rate)
 
 
 def _cached(runner: asyncio.Runner, size: int, charts: Charts) -> Figure:
@@ -171,20 +274,20 @@ def _cached(runner: asyncio.Runner, size: int, charts: Charts) -> Figure:
     return Figure("render_cached_p50", p50, "ms", "the limit of 0.1 ms", CACHED_LIMIT_MS)
 
 
-def _memory(pool: RenderPool, size: int, limit_mib: int) -> Figure:
+def _memory(start: str, pool: RenderPool, limit_mib: int) -> Figure:
     peaks = []
     for pid in pool.pids:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         peaks += [int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM")]
     limit = limit_mib * (1 << 20) / 1e6
-    return Figure(f"render_{size}_child_memory", max(peaks, default=0.0), "MB", "its limit", limit)
+    return Figure(f"{start}child_memory", max(peaks, default=0.0), "MB", "its limit", limit)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="benchmark of the renderer")
     parser.add_argument("--quick", action="store_true", help="within 45 seconds, rougher")
     options = parser.parse_args(argv)
-    for figure in measured(QUICK if options.quick else 1.0):
+    for figure in measured(QUICK if options.quick else FULL):
         print(figure.line(), flush=True)
 
 
