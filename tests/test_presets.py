@@ -1,7 +1,8 @@
-"""The presets of Qwen3-VL: the paper's figures, and the learner on each one's architecture.
+"""The presets: the paper's figures, and the learner on the architecture of each one of Qwen3-VL.
 
 The models are those of transformers, small and with random weights, but with what tells the
-family's members apart: grouped heads, three deepstack levels, tied or untied output weights.
+family's members apart: grouped heads, three deepstack levels, tied or untied output weights. The
+other presets' models are in test_families.py.
 """
 
 import math
@@ -43,7 +44,8 @@ SHAPES = {
     "qwen3-vl-4b": (4, 1, True, 80, 48),
     "qwen3-vl-8b": (4, 1, False, 96, 80),
 }
-PRESETS = sorted(SHAPES)
+QWEN3 = sorted(SHAPES)
+PRESETS = [*QWEN3, "mimo-vl-7b", "smolvlm"]
 QUESTION = "How many bars are there?"
 
 
@@ -112,7 +114,7 @@ def shaped(name: str, folder: Path, image_size: int) -> Path:
     return check_model(folder)
 
 
-@pytest.fixture(scope="module", params=PRESETS)
+@pytest.fixture(scope="module", params=QWEN3)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     name = str(request.param)
     config = load(name)
@@ -243,12 +245,24 @@ def test_a_preset_says_every_key_that_the_default_preset_says(name: str) -> None
         assert (list(value) if isinstance(value, tuple) else value) == known[key], key
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", QWEN3)
 def test_members_of_the_family_differ_in_their_model_and_memory_alone(name: str) -> None:
-    one, other = (leaves(msgspec.to_builtins(load(preset))) for preset in (name, PRESETS[0]))
+    one, other = (leaves(msgspec.to_builtins(load(preset))) for preset in (name, QWEN3[0]))
     differing = {key for key in one if one[key] != other[key]}
     assert differing <= {
         "run.base_model",
+        "engine.gpu_memory_utilization",
+        "learner.micro_batch_tokens",
+    }
+
+
+@pytest.mark.parametrize("name", ["mimo-vl-7b", "smolvlm"])
+def test_other_families_differ_from_qwen3_vl_in_their_picture_too(name: str) -> None:
+    one, other = (leaves(msgspec.to_builtins(load(preset))) for preset in (name, "qwen3-vl-8b"))
+    differing = {key for key in one if one[key] != other[key]}
+    assert differing <= {
+        "run.base_model",
+        "renderer.size",
         "engine.gpu_memory_utilization",
         "learner.micro_batch_tokens",
     }

@@ -1,7 +1,6 @@
 """SmolVLM and SmolVLM2 (Idefics3): every picture as square tiles and, last, the whole at tile size.
 
-`pixel_values` is float32 [tiles of all pictures, 3, S, S] and `pixel_attention_mask` bool
-[tiles, S, S], true where a tile is picture and no padding. Each tile is the same number of image
+`pixel_values` is float32 [tiles of all pictures, 3, S, S]. Each tile is the same number of image
 tokens, behind a mark of its row and column:
 
     <fake_token_around_image><row_1_col_1><image>...<image><fake_token_around_image><row_1_col_2>...
@@ -51,25 +50,24 @@ class SmolVLM:
 
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
         words = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        seen = config.vision_config
-        tokens = (seen.image_size // seen.patch_size) ** 2 // config.scale_factor**2
+        patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+        tokens = patches // config.scale_factor**2
 
         def read(images: list[Image.Image]) -> Pictures:
             made = [
                 processor(images=[[image]], return_row_col_info=True, return_tensors="pt")
                 for image in images
             ]
+            if not all(one["pixel_attention_mask"].all() for one in made):
+                raise ValueError("a tile has padding: the processor must make pictures fill them")
             tiles = tuple(int(one["pixel_values"].shape[1]) for one in made)
             texts = [expansion(one["rows"][0][0], one["cols"][0][0], tokens) for one in made]
             return Pictures(
                 tensors={
-                    "pixel_values": torch.cat([one["pixel_values"][0].float() for one in made]),
-                    "pixel_attention_mask": torch.cat(
-                        [one["pixel_attention_mask"][0].bool() for one in made]
-                    ),
+                    "pixel_values": torch.cat([one["pixel_values"][0].float() for one in made])
                 },
-                rows={"pixel_values": tiles, "pixel_attention_mask": tiles},
-                patches=tuple(count * (seen.image_size // seen.patch_size) ** 2 for count in tiles),
+                rows={"pixel_values": tiles},
+                patches=tuple(count * patches for count in tiles),
                 expansions=tuple(
                     np.array(words.encode(text, add_special_tokens=False), dtype=np.int32)
                     for text in texts
@@ -79,14 +77,17 @@ class SmolVLM:
         return read
 
     def see(self, model: Any, pictures: Pictures) -> tuple[list[Tensor], ...]:
-        """Not through `get_image_features`, which drops a tile that is mid-gray all over."""
+        """The tower part by part, as transformers' own forward pass in float32.
+
+        That drops a tile which is mid-gray all over, and in bfloat16 it rounds patches into their
+        neighbours' places: places of a full tile are their numbers.
+        """
         tower = model.vision_model
         pixels = pictures.tensors["pixel_values"].to(tower.device, tower.dtype)
-        mask = pictures.tensors["pixel_attention_mask"].to(tower.device)
-        side = model.config.vision_config.patch_size
-        shown = mask.unfold(1, side, side).unfold(2, side, side).flatten(-2).any(-1)
-        states = tower(pixel_values=pixels, patch_attention_mask=shown, return_dict=True)
-        joined = model.connector(states.last_hidden_state)  # [tiles, tokens a tile, hidden]
+        patches = tower.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        placed = patches + tower.embeddings.position_embedding.weight
+        states = tower.post_layernorm(tower.encoder(inputs_embeds=placed).last_hidden_state)
+        joined = model.connector(states)  # [tiles, tokens a tile, hidden]
         return ([part.flatten(0, 1) for part in joined.split(pictures.rows["pixel_values"])],)
 
     def hidden(
