@@ -17,6 +17,7 @@ from mmzero_async import families
 from mmzero_async.engines.model import check_model
 from mmzero_async.learner.batch import Batch, Window, build
 from mmzero_async.learner.errors import LearnerError
+from mmzero_async.learner.full import FullModel
 from mmzero_async.learner.model import PolicyModel, load
 from mmzero_async.learner.step import Trainer
 from mmzero_async.schemas.packing import pack_tokens
@@ -193,6 +194,23 @@ def test_a_step_trains_the_role_s_adapter_alone_with_layers_computed_again_too(s
         assert all(torch.equal(after["coder"][n], t) for n, t in before["coder"].items())
         steps.append(result.metrics["grad_norm"])
     assert steps[0] == pytest.approx(steps[1], rel=1e-5)
+
+
+def test_all_weights_are_trained_with_the_vision_tower_and_without_it(small, words, policy):
+    for frozen in (False, True):
+        model = FullModel(small.folder, freeze_vision=frozen)
+        window, album = shown(small, words, policy)
+        it = Trainer(
+            model,
+            "solver",
+            tiny_model.config(weights="full", micro_batch_tokens=4096, kl_coefficient=0.0),
+        )
+        before = model.adapter("solver")
+        it.train(window, album.__getitem__)
+        moved = {n for n, t in model.adapter("solver").items() if not torch.equal(t, before[n])}
+        sees = {n for n in before if re.fullmatch(model.family.vision, n)}
+        assert bool(moved & sees) is not frozen and moved - sees
+        assert all(torch.equal(t, before[n]) for n, t in model.adapter("coder").items())
 
 
 def test_lora_is_on_the_language_model_and_every_other_parameter_is_named(small, policy):

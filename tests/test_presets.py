@@ -232,6 +232,14 @@ def test_what_a_preset_asks_of_engine_and_learner_fits_together(name: str) -> No
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_the_papers_own_form_is_a_few_overrides_away(name: str) -> None:
+    rates = [f"learner.{role}.lr=1e-6" for role in ROLES]
+    config = load(name, ["learner.weights=full", "learner.dtype=float32", *rates])
+    assert config.learner.weights == "full" and not config.learner.freeze_vision
+    assert {getattr(config.learner, role).lr for role in ROLES} == {1e-6}
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_says_every_key_that_the_default_preset_says(name: str) -> None:
     """But for those that were added since with a default that is off there too."""
     folder = resources.files("mmzero_async.presets")
