@@ -101,6 +101,7 @@ class ProposerConfig(_Section, frozen=True, kw_only=True):
     type_penalty: float = 0.15
     diversity_cap: float = 0.5
     diversity_threshold: float = 0.25
+    diversity_scale: float = 0.5
     diversity_weights: tuple[float, float, float] = (0.45, 0.20, 0.35)
     memory_weight: float = 0.0  # times the largest BLEU with a caption of the steps before; 0: off
     memory_steps: Annotated[int, msgspec.Meta(ge=1, le=32)] = 5

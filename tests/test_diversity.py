@@ -46,6 +46,11 @@ def test_the_penalty_for_likeness_worked_out_by_hand() -> None:
     assert diversity_penalties([], PROPOSER) == []
 
 
+def test_the_scale_of_the_penalty_for_likeness_is_a_setting() -> None:
+    gentle = msgspec.structs.replace(PROPOSER, diversity_scale=0.1)
+    assert diversity_penalties([A, B, C], gentle) == pytest.approx([0.045, 0.0, 0.045])
+
+
 def test_penalties_are_found_by_the_proposals_id_over_all_groups_of_a_window() -> None:
     context = batch_context([proposed(A, None, group="g1"), proposed(B, C, group="g2")], PROPOSER)
     assert context.diversity_penalties == pytest.approx(

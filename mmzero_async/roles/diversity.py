@@ -23,7 +23,6 @@ from mmzero_async.schemas.ids import proposal_id
 
 ORDERS = 4  # n-gram lengths in BLEU
 SMOOTHING = 0.1  # method 1: the count that stands in for no match
-DIVERSITY_SCALE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,8 @@ def type_penalties(proposals: Sequence[Proposal], config: ProposerConfig) -> lis
 
 
 def diversity_penalties(proposals: Sequence[Proposal], config: ProposerConfig) -> list[float]:
-    """One a proposal, in [0, cap]: how much larger its clusters are than a lone proposal's."""
+    """One a proposal, in [0, cap]: scale * n * how much larger the shares of its clusters are than
+    a lone proposal's."""
     n = len(proposals)
     if n < 2:
         return [0.0] * n
@@ -88,7 +88,7 @@ def diversity_penalties(proposals: Sequence[Proposal], config: ProposerConfig) -
     for weight, texts in zip(config.diversity_weights, fields, strict=True):
         excess += weight * (cluster_shares(texts, config.diversity_threshold) - 1.0 / n)
     cap = config.diversity_cap
-    penalties = np.clip(excess * n * DIVERSITY_SCALE, -cap, cap)
+    penalties = np.clip(excess * n * config.diversity_scale, -cap, cap)
     return [float(value) for value in penalties]
 
 
