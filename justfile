@@ -70,7 +70,7 @@ experiment WHAT="" *ARGS: setup
 run-cluster INVENTORY="cluster.toml" *ARGS: setup
     {{mmzero}} run-cluster {{INVENTORY}} {{ARGS}}
 
-# the dispatcher against simulated workers in virtual time (not built yet)
-[group('later')]
-simulate:
-    @echo "just simulate: not built yet" >&2; exit 3
+# the real log server against simulated workers in virtual time: `just simulate --quick`
+[group('check')]
+simulate *ARGS: setup
+    {{python}} -m mmzero_async.ops.simulate.run {{ARGS}}

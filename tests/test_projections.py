@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmzero_async.config import Config
+from mmzero_async.projections.admission import open_groups
 from mmzero_async.projections.audit import Audit
 from mmzero_async.projections.dispatcher import PipelineDispatcher
 from mmzero_async.projections.pipeline import Pipeline
@@ -81,6 +82,13 @@ def test_what_cannot_go_on_counts_as_settled():
     assert not pipeline.lineage.admits(late)
 
 
+def counted(lineage):
+    """Groups in the making, counted one by one."""
+    proposals = [p for tree in lineage.trees.values() for p in tree.proposals if not p.settled]
+    drawings = [d for p in proposals for d in p.drawings if not d.settled]
+    return {"proposer": len(lineage.trees), "coder": len(proposals), "solver": len(drawings)}
+
+
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 3))
 def test_any_order_that_respects_cause_completes_the_same_groups(seed, proposals, drawings):
     rng = random.Random(seed)
@@ -89,7 +97,7 @@ def test_any_order_that_respects_cause_completes_the_same_groups(seed, proposals
     for record in records(log):
         dispatcher.apply(record)
     trees = 3
-    started = 0
+    started = given_up = 0
     finished = set()
     while True:
         stage = rng.choice(STAGES)
@@ -108,6 +116,10 @@ def test_any_order_that_respects_cause_completes_the_same_groups(seed, proposals
             continue
         if work.stage == "propose":
             started += 1
+        if rng.random() < 0.1:
+            event = WorkAbandoned(work=work.key, reason="poison", attempts=3)
+            given_up += work.stage == "propose"
+        elif work.stage == "propose":
             event = proposed(work.target, [rng.random() < 0.8 for _ in range(proposals)])
         elif work.stage == "code":
             event = coded(work.target, [rng.random() < 0.8 for _ in range(drawings)])
@@ -120,8 +132,9 @@ def test_any_order_that_respects_cause_completes_the_same_groups(seed, proposals
         dispatcher.apply(records(log)[-1])
         assert not dispatcher.admits(event), "a second result for the same work"
         finished.add(work.key)
+        assert open_groups(dispatcher.pipeline.lineage) == counted(dispatcher.pipeline.lineage)
     assert dispatcher.pipeline.lineage.trees == {}
-    assert len(dispatcher.pipeline.book.ready["proposer"]) == trees
+    assert len(dispatcher.pipeline.book.ready["proposer"]) == trees - given_up
     again = PipelineDispatcher(Config())  # a restarted server knows the same
     for record in records(log):
         again.apply(record)

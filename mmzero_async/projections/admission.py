@@ -16,9 +16,7 @@ from mmzero_async.schemas.events import ROLES, Role
 
 def open_groups(lineage: Lineage) -> dict[Role, int]:
     """Groups in the making, a role."""
-    proposals = [p for tree in lineage.trees.values() for p in tree.proposals if not p.settled]
-    drawings = sum(1 for p in proposals for d in p.drawings if not d.settled)
-    return {"proposer": len(lineage.trees), "coder": len(proposals), "solver": drawings}
+    return {"proposer": len(lineage.trees), **lineage.unsettled}
 
 
 def holding_back(

@@ -6,7 +6,7 @@ server's memory, and what was leased when it died is simply due again.
 
 import heapq
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -18,16 +18,20 @@ from mmzero_async.schemas.events import AnyEvent, WorkAbandoned
 from mmzero_async.schemas.flow import Hand, Held, StageFlow
 from mmzero_async.schemas.ids import group_id, indices
 from mmzero_async.schemas.record import Record
-from mmzero_async.schemas.work import STAGES, Stage, Work, derived_seed
+from mmzero_async.schemas.work import STAGES, Stage, Work, completes, derived_seed
 
 
 class PipelineDispatcher:
-    """Implements the transport's dispatcher port over the pipeline projection."""
+    """Implements the transport's dispatcher port over the pipeline projection.
 
-    def __init__(self, config: Config) -> None:
+    `clock`: unix seconds, as the log server's that writes the records.
+    """
+
+    def __init__(self, config: Config, clock: Callable[[], float] = time.time) -> None:
         self.config = config
         self.pipeline = Pipeline()
-        self.flow = Flow(started=time.time())
+        self.flow = Flow(started=clock())
+        self._clock = clock
         self._due: dict[Stage, list[tuple[tuple[int, ...], str]]] = {s: [] for s in STAGES}
         self._spare: list[tuple[tuple[int, ...], str]] = []  # probes that no group waits for
         self._leased_prompts: set[int] = set()
@@ -43,8 +47,9 @@ class PipelineDispatcher:
             self.flow.forget(self.pipeline.lineage.open)
         for work in due:
             self._push(work)
-        settled = self.pipeline.lineage.settled_prompts
-        self._leased_prompts = {p for p in self._leased_prompts if p not in settled}
+        key = completes(event)
+        if key is not None and key.startswith("propose/"):
+            self._leased_prompts.discard(_prompt(key))
 
     def take(self, stage: Stage) -> Work | None:
         """The oldest due work of a stage with its role's current policy; None: nothing now."""
@@ -69,7 +74,7 @@ class PipelineDispatcher:
     def give_back(self, key: str) -> None:
         """A lease ended without a result: the work is due again, if the log still calls for it."""
         if key.startswith("propose/"):
-            self._leased_prompts.discard(indices(key.removeprefix("propose/"))[0])
+            self._leased_prompts.discard(_prompt(key))
         elif key in self.pipeline.lineage.open:
             self._push(self.pipeline.lineage.open[key])
 
@@ -84,7 +89,7 @@ class PipelineDispatcher:
     def flows(self, held: Mapping[str, Held], hands: Iterable[Hand]) -> list[StageFlow]:
         """What each stage waits for."""
         prompts = len(self._leased_prompts)
-        now = time.time()
+        now = self._clock()
         return stages(self.pipeline, self.flow, self.config, held, hands, prompts, now)
 
     def _push(self, work: Work) -> None:
@@ -119,3 +124,8 @@ class PipelineDispatcher:
             prompt += 1
         self._leased_prompts.add(prompt)
         return Work(stage="propose", target=group_id(prompt))
+
+
+def _prompt(key: str) -> int:
+    """`propose/g12` -> 12."""
+    return indices(key.removeprefix("propose/"))[0]

@@ -95,6 +95,8 @@ class Lineage:
     def __init__(self) -> None:
         self.trees: dict[str, Tree] = {}
         self.settled_prompts = SettledPrompts()
+        # Nodes that are not settled, counted as they come and go: admission asks at every lease.
+        self.unsettled: dict[Role, int] = {"coder": 0, "solver": 0}
         self.open: dict[str, Work] = {}  # work that the log calls for, by key
         self.copies = Copies()
         self.probes = Probes()
@@ -147,6 +149,7 @@ class Lineage:
             )
             for i, outcome in enumerate(event.outcomes)
         ]
+        self.unsettled["coder"] += sum(not node.settled for node in nodes)
         tree = Tree(event.group, offset, oldest_version(event), nodes)
         self.trees[tree.id] = tree
         due = [
@@ -163,6 +166,7 @@ class Lineage:
             Drawing(id=drawing_id(node.id, i), settled=not outcome.found)
             for i, outcome in enumerate(event.outcomes)
         ]
+        self.unsettled["solver"] += sum(not drawing.settled for drawing in node.drawings)
         due = [
             Work(
                 stage="render",
@@ -180,7 +184,7 @@ class Lineage:
         tree, node, drawing = self._drawing(event.drawing)
         drawing.rendered, drawing.picture = offset, event.picture
         if event.picture is None:
-            drawing.settled = True
+            self._settle("solver", drawing)
             return [], self._finish_proposal(tree, node)
         drawing.novelty = self.copies.novelty(event)
         drawing.copy_of = self.copies.see(event)
@@ -221,7 +225,7 @@ class Lineage:
     ) -> list[CompleteGroup]:
         if drawing.settled or drawing.awaited or len(drawing.answers) < len(QUESTIONS):
             return []
-        drawing.settled = True
+        self._settle("solver", drawing)
         offsets = tuple(sorted([tree.proposed, *drawing.offsets()]))
         version = drawing.solver_version
         copies = copies_in([drawing])
@@ -235,12 +239,12 @@ class Lineage:
             return []
         if stage == "code":
             tree, node = self._proposal(target)
-            node.settled = True
+            self._settle("coder", node)
             return self._finish_tree(tree)
         if event.work.endswith(BLIND):
             return self._probe_abandoned(target, event.work)
         tree, node, drawing = self._drawing(target)
-        drawing.settled = True
+        self._settle("solver", drawing)
         if stage == "answer":
             for question in QUESTIONS:  # the other question would serve no group any more
                 self.open.pop(work_key("answer", target, question), None)
@@ -260,10 +264,14 @@ class Lineage:
         }
         return self._finish_drawing(tree, node, drawing)
 
+    def _settle(self, role: Role, node: ProposalNode | Drawing) -> None:
+        self.unsettled[role] -= not node.settled
+        node.settled = True
+
     def _finish_proposal(self, tree: Tree, node: ProposalNode) -> list[CompleteGroup]:
         if node.settled or not all(drawing.settled for drawing in node.drawings):
             return []
-        node.settled = True
+        self._settle("coder", node)
         offsets = tuple(sorted([tree.proposed, *node.offsets()]))
         copies = copies_in(node.drawings)
         done = [CompleteGroup("coder", node.id, node.version, offsets, copies)]

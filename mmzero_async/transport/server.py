@@ -6,6 +6,7 @@ sender an error and nobody else anything.
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from mmzero_async.log.errors import FencedProducer, LogError, LogFull
 from mmzero_async.log.watch import Watch
 from mmzero_async.log.writer import LogWriter, Submission
 from mmzero_async.schemas.events import AnyEvent, Event, WorkAbandoned, encode_event, kind_of
-from mmzero_async.schemas.work import STAGES, Stage, completes
+from mmzero_async.schemas.work import STAGES, Stage, Work, completes
 from mmzero_async.transport import messages as m
 from mmzero_async.transport.dispatcher import Dispatcher
 from mmzero_async.transport.errors import BadMessage
@@ -26,6 +27,7 @@ from mmzero_async.transport.line import Line, RouterLine
 from mmzero_async.transport.roster import Peer, Presence
 from mmzero_async.transport.watchdog import Watchdog
 
+ROUND_SECONDS = 0.05  # between two looks at who is silent and which leases ran out
 WATCH_SECONDS = 5.0  # between two looks at readers and disk
 SERVER = "log-server"  # the name under which the server writes its own events
 REVOKED = "the key that this connection came in with is not authorised any more"
@@ -51,6 +53,7 @@ class LogServer:
             self._reader.environment, logger, config.warn_reader_seconds, config.warn_free_share
         )
         self._peers: dict[bytes, Peer] = {}
+        self._waiting: dict[Stage, OrderedDict[bytes, Peer]] = {s: OrderedDict() for s in STAGES}
         self._presence = Presence()
         self._leases = LeaseTable(config.lease_seconds, config.max_attempts)
         self._watchdog = Watchdog(dispatcher, self._leases, self._peers.values, logger)
@@ -62,7 +65,7 @@ class LogServer:
             self._presence.apply(record.event())
         self._line = line if line is not None else RouterLine(config, logger)
         self.url = self._line.url
-        self._last_beat = self._last_look = clock()
+        self._last_beat = self._last_look = self._last_round = clock()
         self._started: float | None = self._last_beat
 
     def stop(self) -> None:
@@ -136,6 +139,7 @@ class LogServer:
                 return self._received(peer, message, frames[1:])
             case m.Want():
                 peer.wants[message.stage] = peer.wants.get(message.stage, 0) + message.slots
+                self._waiting[message.stage][identity] = peer
             case m.Fail():
                 if self._leases.held_by(message.key, peer.hello.worker):
                     self._release(message.key, message.reason, counts=message.counts)
@@ -301,31 +305,41 @@ class LogServer:
     # --- leases and time -------------------------------------------------------------------
 
     def _hand_out(self) -> None:
+        """To those who wait longest, in turn, until nothing is due or nobody waits."""
         for stage in STAGES:
-            while True:
-                waiting = [p for p in self._peers.values() if p.wants.get(stage, 0) > 0]
-                if not waiting or not any([self._lease_one(peer, stage) for peer in waiting]):
+            queue, out_of_reach = self._waiting[stage], {}
+            while queue:
+                identity, peer = queue.popitem(last=False)
+                if self._peers.get(identity) is not peer or not peer.wants.get(stage):
+                    continue
+                work = self._dispatcher.take(stage)
+                if work is None:
+                    queue[identity] = peer
+                    queue.move_to_end(identity, last=False)
                     break
+                if not self._lease(peer, work):
+                    out_of_reach[identity] = peer
+                elif peer.wants[stage]:
+                    queue[identity] = peer
+            queue.update(out_of_reach)
 
-    def _lease_one(self, peer: Peer, stage: Stage) -> bool:
-        work = self._dispatcher.take(stage)
-        if work is None:
-            return False
+    def _lease(self, peer: Peer, work: Work) -> bool:
+        """False when the peer cannot be reached now. The work is then due again, as it is when its
+        picture cannot be read."""
         frames: list[bytes] = []
         if work.picture:
             try:
                 frames.append(self._reader.blob(work.picture))
             except (LogError, ValueError) as error:
                 self._release(work.key, f"its picture cannot be read: {error}", counts=True)
-                return False
+                return True
         work = replace(work, attempt=self._leases.attempt(work.key))
         leased = m.Leased(work=work, seconds=self._config.lease_seconds)
         if not self._send(peer.identity, leased, frames):
             self._dispatcher.give_back(work.key)
             return False
         self._leases.grant(work, peer.hello.worker, self._clock())
-        peer.wants[stage] -= 1
-        self._peers[peer.identity] = self._peers.pop(peer.identity)  # to the end of the queue
+        peer.wants[work.stage] -= 1
         return True
 
     def _release(self, key: str, reason: str, *, counts: bool) -> None:
@@ -343,6 +357,9 @@ class LogServer:
 
     def _keep_time(self) -> None:
         now = self._clock()
+        if now - self._last_round < min(ROUND_SECONDS, self._config.heartbeat_seconds / 4):
+            return  # what follows goes through all peers and leases
+        self._last_round = now
         for key in self._leases.expired(now):
             self._release(key, "its lease ran out", counts=True)
         for peer in list(self._peers.values()):
