@@ -15,6 +15,7 @@ from mmzero_async import config as configuration
 from mmzero_async.config import Config, ConfigError
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineError
+from mmzero_async.engines.launch import address_file
 from mmzero_async.learner.errors import LearnerError
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader, LogStats
@@ -360,12 +361,13 @@ def eval_command(
 
 
 async def _evaluate(folder: Path, loaded: Config, mode: str, scenes: int) -> Any:
-    url = (folder / "engine.url").read_text().strip()
+    weights = loaded.learner.weights
+    url = (folder / address_file(weights, "solver")).read_text().strip()
     report, _ = report_of(folder)
     published = report.pipeline.policies.published.get("solver")
     if published is None:
         raise LogError(f"{folder} has published no solver yet")
-    async with VllmClient(url) as engine:
+    async with VllmClient(url, numbered=weights == "full") as engine:
         return await evaluate(
             engine,
             loaded,

@@ -24,6 +24,7 @@ from mmzero_async import telemetry
 from mmzero_async.config import Config
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineUnavailable
+from mmzero_async.engines.launch import address_file
 from mmzero_async.engines.server import VllmServer
 from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.course import Course, Progress, Say
@@ -31,6 +32,7 @@ from mmzero_async.ops.processes import Child, ProcessKeepsDying, resident_bytes
 from mmzero_async.ops.rundir import RunDir, open_run, weights_digest
 from mmzero_async.ports import free_port
 from mmzero_async.projections.report import Report
+from mmzero_async.schemas.events import ROLES, Role
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.keys import ClientKeys, local_keys
 
@@ -70,11 +72,12 @@ class Supervisor:
             log_url = await self._address("log.url")
             port = free_port(self.config.log.host, self.config.log.read_port, key="log.read_port")
             await self._start("log-reader", "log_reader", "--port", str(port), vital=False)
-            engine_url = await stack.enter_async_context(self._engine(watching))
+            engine_url = await stack.enter_async_context(self._engines(watching))
             reader = LogReader.open(self.run_dir / "log")
             stack.callback(reader.close)
             client = await stack.enter_async_context(self._joined(log_url, keys))
-            engine = await stack.enter_async_context(VllmClient(engine_url))
+            numbered = self.config.learner.weights == "full"
+            engine = await stack.enter_async_context(VllmClient(engine_url, numbered=numbered))
             course = Course(
                 self.config,
                 self.report,
@@ -157,20 +160,39 @@ class Supervisor:
         return path.read_text().strip()
 
     @contextlib.asynccontextmanager
-    async def _engine(self, group: asyncio.TaskGroup) -> AsyncIterator[str]:
-        """The engine's URL; our own server is started, and restarted if it dies."""
-        address = self.run_dir / "engine.url"
+    async def _engines(self, group: asyncio.TaskGroup) -> AsyncIterator[str]:
+        """The URL of the solver's engine; there is one for all roles, or with full weights one a
+        role, started in turn: on a GPU each looks at how much memory the others left."""
+        weights = self.config.learner.weights
         if self.config.engine.url:
-            address.write_text(self.config.engine.url)
+            (self.run_dir / address_file(weights, "solver")).write_text(self.config.engine.url)
             yield self.config.engine.url
             return
         self.say("engine: vLLM starts in half a minute or so")
+        async with contextlib.AsyncExitStack() as stack:
+            if weights == "lora":
+                yield await stack.enter_async_context(self._engine(group, None, 0))
+                return
+            urls = {
+                role: await stack.enter_async_context(self._engine(group, role, number))
+                for number, role in enumerate(ROLES)
+            }
+            yield urls["solver"]
+
+    @contextlib.asynccontextmanager
+    async def _engine(
+        self, group: asyncio.TaskGroup, role: Role | None, number: int
+    ) -> AsyncIterator[str]:
+        """A server of ours, restarted if it dies; its URL."""
         # A restarted engine must be found where the workers look for it: the port is fixed here.
-        port = free_port(self.config.engine.host, self.config.engine.port, key="engine.port")
+        fixed = self.config.engine.port and self.config.engine.port + number
+        port = free_port(self.config.engine.host, fixed, key="engine.port")
         config = msgspec.structs.replace(self.config.engine, port=port)
-        server = VllmServer(self.base_model, config, self.run_dir / "logs" / "engine.log")
+        name = f"engine-{role}" if role else "engine"
+        log = self.run_dir / "logs" / f"{name}.log"
+        server = VllmServer(self.base_model, config, log, role=role)
         await server.start()
-        address.write_text(server.url)
+        (self.run_dir / f"{name}.url").write_text(server.url)
         keeper = group.create_task(self._keep_engine(server))
         try:
             yield server.url

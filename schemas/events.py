@@ -60,8 +60,8 @@ class Generation(Value, frozen=True, kw_only=True):
     """One engine request: a prompt and its n samples. The samples form a group."""
 
     role: Role
-    policy: str  # the adapter's name at the engine, e.g. "solver@17"
-    version: int  # policy version when the request was sent
+    policy: str  # its name at the engine: the adapter's, "solver@17"; "solver" with full weights
+    version: int  # policy version when the request was sent; with full weights its oldest token's
     prompt_token_ids: bytes  # int32 [P], as the engine saw them, image placeholders expanded
     sampling: Sampling
     template: str  # digest of the prompt template
@@ -219,7 +219,7 @@ class StepCommitted(Event, frozen=True, kw_only=True, tag="step_committed"):
     groups: list[str]  # consumed; each is consumed by at most one step
     offsets: list[int]  # log offsets of the events that the batch was built from
     checkpoint: str  # folder, relative to the run
-    digest: str  # of the adapter weights
+    digest: str  # of the weights' file
     batch_digest: str  # of the tensors that were trained on
     metrics: dict[str, float]
 
@@ -244,7 +244,7 @@ class PolicyPublished(Event, frozen=True, kw_only=True, tag="policy_published"):
 
     role: Role
     version: int
-    policy: str  # adapter name at the engine
+    policy: str  # name at the engine
     checkpoint: str
     digest: str
     seconds: float = 0.0

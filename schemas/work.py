@@ -36,7 +36,7 @@ class Work(Value, frozen=True, kw_only=True):
     stage: Stage
     target: str
     version: int = 0  # policy version to use; unused by render
-    policy: str = ""  # adapter name at the engine
+    policy: str = ""  # its name at the engine
     topic: str = ""  # propose
     seed: int = 0  # sampling seed, derived from the run's seed and the key
     proposal: Proposal | None = None  # code, render, answer

@@ -72,6 +72,7 @@ class FakeEngine:
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         app.router.add_post("/v1/chat/completions", self._generation(self._chat))
         app.router.add_post("/v1/completions", self._generation(self._text))
+        self.add_routes(app)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
@@ -79,6 +80,9 @@ class FakeEngine:
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{host}:{port}"
         return self.url
+
+    def add_routes(self, app: web.Application) -> None:
+        """More of vLLM's surface, for a subclass that has more of it."""
 
     async def stop(self) -> None:
         if self._runner is not None:

@@ -4,7 +4,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mmzero_async.engines.client import VllmClient
 from mmzero_async.roles import coder, prompts
 from mmzero_async.schemas.events import Coded
 from mmzero_async.transport.client import Lease
@@ -16,7 +15,7 @@ from mmzero_async.workers.loop import Job, Result, Setting, main
 async def coding(setting: Setting) -> AsyncIterator[Job]:
     config = setting.config
     templates = prompts.load_templates(config.templates, config.coder.drawing)
-    async with VllmClient(setting.engine_url) as engine:
+    async with setting.engine() as engine:
 
         async def code(lease: Lease) -> Result:
             work = lease.work

@@ -10,13 +10,16 @@ overwritten, a version that was committed but not published is published at star
 import asyncio
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from mmzero_async.config import Config
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineError
-from mmzero_async.engines.publisher import AdapterPublisher
+from mmzero_async.engines.launch import address_file
+from mmzero_async.engines.publisher import AdapterPublisher, Publisher
+from mmzero_async.engines.weight_publisher import WeightPublisher
 from mmzero_async.learner import checkpoint
 from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved
@@ -60,14 +63,13 @@ class Learner:
         self,
         setting: Setting,
         client: LogClient,
-        engine: VllmClient,
+        publisher: Publisher,
         reader: LogReader,
         base_folder: Path,
     ) -> None:
         self.config: Config = setting.config
         self.run_dir, self.logger, self.worker = setting.run_dir, setting.logger, setting.worker
-        self.client, self.engine, self.reader = client, engine, reader
-        self.publisher = AdapterPublisher(engine)
+        self.client, self.publisher, self.reader = client, publisher, reader
         self.pipeline = Pipeline()
         self.candidates = Candidates(setting.config)
         self.events = events_from(reader)
@@ -236,7 +238,8 @@ class Learner:
         version, saved = self.pipeline.policies.version(role), self.saved[role]
         started = time.monotonic()
         try:
-            policy = await self.publisher.publish(role, version, self.run_dir / saved.checkpoint)
+            folder = self.run_dir / saved.checkpoint
+            policy = await self.publisher.publish(role, version, folder, saved.digest)
         except EngineError as error:
             self.logger.warning("not published", role=role, version=version, error=str(error))
             return
@@ -255,15 +258,15 @@ class Learner:
         self.catch_up()
 
     async def keep_published(self) -> None:
-        """After a restart of the engine its adapters are gone: publishes what is missing."""
-        try:
-            served = await self.engine.policies()
-        except EngineError:
-            return
+        """After a restart of an engine it has nothing of ours: publishes what is missing."""
         for role in ROLES:
             published = self.pipeline.policies.published.get(role)
             version = self.pipeline.policies.version(role)
-            if published is None or published.version != version or published.policy not in served:
+            try:
+                served = await self.publisher.serves(role, version)
+            except EngineError:
+                continue
+            if published is None or published.version != version or not served:
                 await self.publish(role)
 
 
@@ -303,11 +306,28 @@ def committed_step(
     return rewarded, step
 
 
+@asynccontextmanager
+async def _publishing(setting: Setting) -> AsyncIterator[Publisher]:
+    """To one engine for all roles' adapters, or to one a role for its weights."""
+    weights = setting.config.learner.weights
+    async with AsyncExitStack() as stack:
+        if weights == "lora":
+            yield AdapterPublisher(await stack.enter_async_context(setting.engine()))
+            return
+        files = {role: setting.run_dir / address_file(weights, role) for role in ROLES}
+        yield WeightPublisher(
+            {
+                role: await stack.enter_async_context(VllmClient(file.read_text().strip()))
+                for role, file in files.items()
+            }
+        )
+
+
 async def serve(setting: Setting, log_url: str) -> None:
     async with AsyncExitStack() as stack:
         reader = LogReader.open(setting.run_dir / "log")
         stack.callback(reader.close)
-        engine = await stack.enter_async_context(VllmClient(setting.engine_url))
+        publisher = await stack.enter_async_context(_publishing(setting))
         client = await stack.enter_async_context(
             LogClient.connect(
                 log_url,
@@ -318,7 +338,7 @@ async def serve(setting: Setting, log_url: str) -> None:
             )
         )
         base_folder = Path((setting.run_dir / "base_model").read_text().strip())
-        learner = Learner(setting, client, engine, reader, base_folder)
+        learner = Learner(setting, client, publisher, reader, base_folder)
         await learner.start()
         setting.logger.info("learner ready", steps=dict(learner.pipeline.policies.step))
         await learner.run()

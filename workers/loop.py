@@ -18,7 +18,9 @@ from typing import Any
 
 from mmzero_async import telemetry
 from mmzero_async.config import Config, from_json
+from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineError, EngineUnavailable, PolicyNotLoaded
+from mmzero_async.engines.launch import address_file
 from mmzero_async.schemas.events import Event, WorkerFailed
 from mmzero_async.schemas.work import Stage
 from mmzero_async.transport.client import Lease, LogClient
@@ -58,6 +60,10 @@ class Setting:
     logger: Any
     keys: ClientKeys | None = None  # for the log server
 
+    def engine(self) -> VllmClient:
+        """A client of the role's engine; enter it to have it closed."""
+        return VllmClient(self.engine_url, numbered=self.config.learner.weights == "full")
+
 
 def main(role: str, stage: Stage, in_flight: Callable[[Config], int], jobs: Jobs) -> int:
     """Entry point of a stage's process; the exit status."""
@@ -87,7 +93,9 @@ def setting_from_command_line(role: str) -> tuple[Setting, str]:
     args = parser.parse_args()
     config = from_json((args.run_dir / "config.json").read_text())
     logger = telemetry.configure(args.run_dir, args.worker, run=args.run_dir.name, role=role)
-    engine = args.engine_url or _published(args.run_dir / "engine.url")
+    engine = args.engine_url or _published(
+        args.run_dir / address_file(config.learner.weights, role)
+    )
     log = args.log_url or _published(args.run_dir / "log.url")
     try:
         keys = client_keys(args.key) if args.key else local_keys(config.log.keys)

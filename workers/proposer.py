@@ -4,7 +4,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mmzero_async.engines.client import VllmClient
 from mmzero_async.roles import prompts, proposer
 from mmzero_async.roles.topics import topic
 from mmzero_async.schemas.events import Proposed
@@ -17,7 +16,7 @@ from mmzero_async.workers.loop import Job, Result, Setting, main
 async def proposing(setting: Setting) -> AsyncIterator[Job]:
     config = setting.config
     templates = prompts.load_templates(config.templates)
-    async with VllmClient(setting.engine_url) as engine:
+    async with setting.engine() as engine:
 
         async def propose(lease: Lease) -> Result:
             work = lease.work

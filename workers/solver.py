@@ -4,7 +4,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mmzero_async.engines.client import VllmClient
 from mmzero_async.roles import prompts, solver
 from mmzero_async.roles.prompts import Templates
 from mmzero_async.schemas.events import Answered, Generation, Probed
@@ -19,7 +18,7 @@ async def solving(setting: Setting) -> AsyncIterator[Job]:
     config = setting.config
     templates = prompts.load_templates(config.templates)
     samples = {"easy": config.solver.easy_samples, "hard": config.solver.hard_samples}
-    async with VllmClient(setting.engine_url) as engine:
+    async with setting.engine() as engine:
 
         async def answer(lease: Lease) -> Result:
             work = lease.work

@@ -29,6 +29,7 @@ from mmzero_async.schemas.events import Generation, Role, Sampling
 from mmzero_async.schemas.packing import unpack_tokens
 
 _CONTROL_SECONDS = 60.0  # loading an adapter, listing, metrics
+_LOOK_SECONDS, _MISSED = 1.0, 3  # whether an engine lives that takes new weights
 # vLLM closes idle connections after 5 s; letting go first avoids writing into a closed one.
 _KEEPALIVE_SECONDS = 4.0
 _BUSY = frozenset({502, 503, 504})
@@ -51,6 +52,8 @@ class VllmClient:
         connections: at most this many at once; further requests wait for one.
         retries: after a lost connection or a 502, 503 or 504.
         backoff_seconds: before the first retry; doubles each time.
+        numbered: the engine's weights change in place, so what it says of each token's version is
+            taken from it alone; an answer of weights without a number is EngineUnavailable.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class VllmClient:
         connections: int = 64,
         retries: int = 3,
         backoff_seconds: float = 0.25,
+        numbered: bool = False,
     ) -> None:
         self.url = url.rstrip("/")
         self._engine = engine
@@ -69,6 +73,7 @@ class VllmClient:
         self._connections = connections
         self._retries = retries
         self._backoff = backoff_seconds
+        self._numbered = numbered
         self._session: aiohttp.ClientSession | None = None
 
     async def generate(
@@ -96,11 +101,12 @@ class VllmClient:
         started = time.monotonic()
         body = await self._post("/v1/chat/completions", request | sampling_fields(sampling))
         seconds = time.monotonic() - started
-        answer = chat_answer(body, n=n, version=version)
+        answer = chat_answer(body, n=n, version=version, numbered=self._numbered)
+        drawn = [span.version for sample in answer.samples for span in sample.versions]
         return Generation(
             role=role,
             policy=policy,
-            version=version,
+            version=min(drawn, default=version) if self._numbered else version,
             prompt_token_ids=answer.prompt_token_ids,
             sampling=sampling,
             template=template,
@@ -183,6 +189,66 @@ class VllmClient:
         """
         await self._adapter("unload", name, {"lora_name": name})
 
+    async def pause(self) -> None:
+        """No token is drawn until `resume`; requests are kept, and what running ones computed so
+        far is forgotten, so that they go on as if all of it had been said to other weights.
+
+        Processed pictures stay in their cache: they depend on no weights.
+        """
+        await self._control("/pause?mode=keep&clear_cache=false")
+        await self._control("/reset_prefix_cache?reset_running_requests=true")
+        await self._control("/reset_encoder_cache")
+
+    async def resume(self) -> None:
+        """Goes on with everything that waits."""
+        await self._control("/resume")
+
+    async def replace_weights(self, path: str, sha256: str) -> None:
+        """The model's weights become those of a safetensors file as the engine's machine sees it.
+
+        For a paused engine. EngineRejected when it refused the file and is as it was;
+        EngineUnavailable when it died of it, or nobody can tell.
+        """
+        try:
+            await self._control("/start_weight_update")
+        except EngineRejected:  # somebody died between a start and a finish
+            await self._control("/finish_weight_update", {})
+            await self._control("/start_weight_update")
+        update = {"update_info": {"path": path, "sha256": sha256}}
+        working = asyncio.ensure_future(self._control("/update_weights", update, self._seconds))
+        missed = 0
+        try:
+            # An engine that dies of an update leaves its request without an answer.
+            while not (await asyncio.wait({working}, timeout=_LOOK_SECONDS))[0]:
+                missed = 0 if await self.health() else missed + 1
+                if missed == _MISSED:
+                    raise EngineUnavailable(f"the engine at {self.url} died of a weight update")
+            await working
+        finally:
+            working.cancel()
+
+    async def number_weights(self, version: int) -> None:
+        """The weights are those of this version: tokens drawn from here on say so."""
+        try:
+            await self._control("/finish_weight_update", {"weight_version": str(version)})
+        except EngineRejected as error:
+            raise EngineUnavailable(str(error)) from error
+
+    async def weight_version(self) -> str:
+        """The number of the engine's weights; "default" before it got one."""
+        said = msgspec.json.decode(await self._get("/weight_info"), type=dict[str, Any])
+        return str(said["weight_version"])
+
+    async def is_paused(self) -> bool:
+        said = msgspec.json.decode(await self._get("/is_paused"), type=dict[str, Any])
+        return bool(said["is_paused"])
+
+    async def different_weights(self, path: str) -> list[str]:
+        """Tensors of a safetensors file that the engine's layers do not compute with."""
+        request = {"method": "different_weights", "args": [path]}
+        said = msgspec.json.decode(await self._control("/collective_rpc", request))
+        return sorted({name for worker in said["results"] for name in worker})
+
     async def metrics(self) -> dict[str, float]:
         """running, waiting, tokens_generated, tokens_prompted (since start), kv_cache_usage."""
         figures = dict.fromkeys(_METRICS.values(), 0.0)
@@ -229,6 +295,25 @@ class VllmClient:
         if status != 200:
             said = error_message(body)
             kind = EngineRejected if status < 500 else EngineUnavailable
+            raise kind(f"the engine at {self.url} refused {path} ({status}): {said}")
+        return body
+
+    async def _control(
+        self, path: str, request: Mapping[str, Any] | None = None, seconds: float = _CONTROL_SECONDS
+    ) -> bytes:
+        """The body of a 200, asked for once: to do it again may not be the same."""
+        data = None if request is None else msgspec.json.encode(request)
+        try:
+            status, body = await self._attempt("POST", path, data, seconds)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise EngineUnavailable(
+                f"the engine at {self.url} gave no answer to {path} ({why})"
+            ) from error
+        if status != 200:
+            said = error_message(body)
+            dead = "EngineDead" in said or "encountered an issue" in said
+            kind = EngineUnavailable if dead or status in _BUSY else EngineRejected
             raise kind(f"the engine at {self.url} refused {path} ({status}): {said}")
         return body
 

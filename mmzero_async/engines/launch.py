@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mmzero_async.config import EngineConfig
 from mmzero_async.engines.errors import EngineUnavailable
+from mmzero_async.schemas.events import Role
+from mmzero_async.weight_options import Weights
 
 BASE_POLICY = "base"  # the name under which the engine serves the model without an adapter
 _GIB = 1024**3
@@ -47,13 +49,25 @@ def installed() -> Distribution:
     )
 
 
+def address_file(weights: Weights, role: str) -> str:
+    """The file in a run's folder that says where the engine of a role's work is."""
+    return "engine.url" if weights == "lora" else f"engine-{role}.url"
+
+
 def launch(
-    model: Path, config: EngineConfig, *, host: str, port: int, distribution: Distribution
+    model: Path,
+    config: EngineConfig,
+    *,
+    host: str,
+    port: int,
+    distribution: Distribution,
+    role: Role | None = None,
 ) -> Launch:
-    """Command and environment of an engine that serves `model` as `base`, with LoRA adapters."""
+    """Command and environment of an engine that serves `model` as `base`, with LoRA adapters; or
+    for one role alone, under its name, with weights that can be replaced."""
     flags: dict[str, str | None] = {
         "--model": str(model),
-        "--served-model-name": BASE_POLICY,
+        "--served-model-name": role or BASE_POLICY,
         "--host": host,
         "--port": str(port),
         "--dtype": config.dtype,
@@ -64,18 +78,28 @@ def launch(
         "--logprobs-mode": "processed_logprobs",
         # A model's own sampling defaults must not slip into a request that does not name them.
         "--generation-config": "vllm",
-        "--enable-lora": None,
-        "--max-loras": str(config.max_loras),
-        # Room for one new version a role while the two before it are still in use.
-        "--max-cpu-loras": str(config.max_loras + 3),
-        "--max-lora-rank": str(config.max_lora_rank),
         "--disable-uvicorn-access-log": None,
     }
     environment = {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
     }
+    if role is None:
+        flags |= {
+            "--enable-lora": None,
+            "--max-loras": str(config.max_loras),
+            # Room for one new version a role while the two before it are still in use.
+            "--max-cpu-loras": str(config.max_loras + 3),
+            "--max-lora-rank": str(config.max_lora_rank),
+        }
+        environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
+    else:
+        flags |= {
+            "--weight-transfer-config": json.dumps({"backend": "checkpoint"}),
+            "--worker-extension-cls": "mmzero_async.engines.engine_weights.Extension",
+            "--middleware": "mmzero_async.engines.engine_spans.PassThrough",
+        }
+        environment["VLLM_SERVER_DEV_MODE"] = "1"  # pause, resume and weight transfer are behind it
     if distribution.cpu:
         flags |= {
             "--kv-cache-memory-bytes": str(int(config.kv_cache_gib * _GIB)),
@@ -92,8 +116,9 @@ def launch(
             # The default, 128, is longer than most prompts here: nothing would ever be shared
             # between the n samples of one prompt.
             "--block-size": "32",
-            "--worker-extension-cls": "mmzero_async.engines.cpu_lora.Extension",
         }
+        if role is None:
+            flags["--worker-extension-cls"] = "mmzero_async.engines.cpu_lora.Extension"
         threads = str(config.threads)
         environment |= {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else vLLM overrides "uni"

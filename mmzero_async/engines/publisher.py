@@ -5,15 +5,22 @@ and a publish that fails leaves the engine serving what it served before.
 """
 
 import asyncio
+import hashlib
 import re
 from pathlib import Path
 from typing import Protocol
 
 from mmzero_async.engines.client import VllmClient
-from mmzero_async.engines.errors import EngineError, EngineUnavailable, PublishFailed
+from mmzero_async.engines.errors import (
+    EngineError,
+    EngineRejected,
+    EngineUnavailable,
+    PublishFailed,
+)
 from mmzero_async.engines.launch import BASE_POLICY
 from mmzero_async.schemas.events import Role, Sampling
 
+_ADAPTER = "adapter_model.safetensors"  # peft's name
 _NAME = re.compile(r"(\w+)@(\d+)")
 
 
@@ -23,10 +30,18 @@ def policy_name(role: Role, version: int) -> str:
 
 
 class Publisher(Protocol):
-    """How versions reach the engine. `AdapterPublisher` is the one for LoRA adapters."""
+    """How versions reach engines: `AdapterPublisher` LoRA adapters, `WeightPublisher` all weights.
 
-    async def publish(self, role: Role, version: int, path: Path) -> str:
-        """Serves the checkpoint from now on; returns the policy's name. PublishFailed if not."""
+    A version is served as a whole or not at all, and no token is drawn from anything else.
+    """
+
+    async def publish(self, role: Role, version: int, path: Path, digest: str = "") -> str:
+        """Serves the checkpoint from now on, if its weights have the digest ("": whatever they
+        are); returns the policy's name. PublishFailed if not: no part of it is served then."""
+        ...
+
+    async def serves(self, role: Role, version: int) -> bool:
+        """Whether the engine has this version. EngineError if it cannot be asked."""
         ...
 
     def current(self, role: Role) -> str:
@@ -60,8 +75,13 @@ class AdapterPublisher:
         """The version published last, or the base model before the first."""
         return self._current.get(role, BASE_POLICY)
 
-    async def publish(self, role: Role, version: int, path: Path) -> str:
-        """Loads, verifies by a listing and one generated token, then unloads what is too old.
+    async def serves(self, role: Role, version: int) -> bool:
+        """Whether the engine lists the version."""
+        return policy_name(role, version) in await self._client.policies()
+
+    async def publish(self, role: Role, version: int, path: Path, digest: str = "") -> str:
+        """Checks the file's digest, loads, verifies by a listing and one generated token, then
+        unloads what is too old.
 
         Publishing a version again is allowed: nothing is loaded twice. Raises PublishFailed.
         """
@@ -69,6 +89,7 @@ class AdapterPublisher:
         folder = _absolute(path)
         async with self._lock:
             try:
+                await asyncio.to_thread(_check_digest, path / _ADAPTER, digest)
                 await self._serve(role, name, version, folder)
             except EngineError as error:
                 raise PublishFailed(
@@ -120,6 +141,18 @@ class AdapterPublisher:
             await self._client.unload_policy(name)
         except EngineError:
             return  # gone already, or the next publish tries again
+
+
+def _check_digest(file: Path, expected: str) -> None:
+    """An engine would load an adapter with a changed byte as readily."""
+    try:
+        actual = hashlib.sha256(file.read_bytes()).hexdigest() if expected else ""
+    except OSError as error:
+        raise EngineRejected(f"{file} cannot be read: {error}") from error
+    if actual != expected:
+        raise EngineRejected(
+            f"{file} is damaged: its digest is {actual[:16]}…, {expected[:16]}… was committed"
+        )
 
 
 def _absolute(path: Path) -> str:

@@ -20,6 +20,7 @@ from mmzero_async.engines.errors import EngineError, EngineUnavailable
 from mmzero_async.engines.launch import Distribution, Launch, installed, launch
 from mmzero_async.engines.model import check_model
 from mmzero_async.ports import PortTaken, free_port
+from mmzero_async.schemas.events import Role
 
 _LOG_LINES = 15
 
@@ -31,15 +32,23 @@ class VllmServer:
         model: folder of a vision-language model of a known family.
         config: section `engine`; port 0 takes any free port.
         log: file to which the server's output is appended.
+        role: that it serves alone, with weights that can be replaced; None: all, with adapters.
         grace_seconds: between asking it to stop and killing it.
     """
 
     def __init__(
-        self, model: Path, config: EngineConfig, log: Path, *, grace_seconds: float = 10.0
+        self,
+        model: Path,
+        config: EngineConfig,
+        log: Path,
+        *,
+        role: Role | None = None,
+        grace_seconds: float = 10.0,
     ) -> None:
         self._model = model
         self._config = config
         self._log = log
+        self._role = role
         self._grace = grace_seconds
         self._process: asyncio.subprocess.Process | None = None
         self._distribution: Distribution | None = None
@@ -74,7 +83,12 @@ class VllmServer:
         except PortTaken as error:
             raise EngineUnavailable(f"{error}, or set engine.url to it") from error
         self.launched = launch(
-            model, self._config, host=host, port=port, distribution=self._distribution
+            model,
+            self._config,
+            host=host,
+            port=port,
+            distribution=self._distribution,
+            role=self._role,
         )
         self.url = f"http://{host}:{port}"
         self._process = await self._spawn(self.launched)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from mmzero_async.engines.errors import EngineError
+from mmzero_async.engines.errors import EngineError, EngineUnavailable
 from mmzero_async.schemas.events import Sample, Sampling, VersionSpan
 from mmzero_async.schemas.packing import pack_logprobs, pack_tokens
 
@@ -97,8 +97,11 @@ def sampling_fields(sampling: Sampling) -> dict[str, Any]:
     return fields
 
 
-def chat_answer(body: bytes, *, n: int, version: int) -> Answer:
-    """A chat completion's answer. EngineError when it is not complete and consistent."""
+def chat_answer(body: bytes, *, n: int, version: int, numbered: bool = False) -> Answer:
+    """A chat completion's answer. EngineError when it is not complete and consistent.
+
+    `numbered`: each token's version must be the engine's own; EngineUnavailable where it has none.
+    """
     chat: _Chat = _decode(_chat_decoder, body)
     samples = [
         _sample(
@@ -106,6 +109,7 @@ def chat_answer(body: bytes, *, n: int, version: int) -> Answer:
             choice.message.content or "",
             [token.logprob for token in (choice.logprobs and choice.logprobs.content) or []],
             version,
+            numbered,
         )
         for choice in sorted(chat.choices, key=lambda choice: choice.index)
     ]
@@ -154,7 +158,9 @@ def _answer(prompt: list[int] | None, samples: list[Sample], n: int) -> Answer:
     return Answer(pack_tokens(prompt), samples)
 
 
-def _sample(choice: _Choice, text: str, logprobs: list[Any], version: int) -> Sample:
+def _sample(
+    choice: _Choice, text: str, logprobs: list[Any], version: int, numbered: bool = False
+) -> Sample:
     if choice.token_ids is None:
         raise EngineError("the engine's answer has no token_ids: it must support return_token_ids")
     length = len(choice.token_ids)
@@ -167,13 +173,13 @@ def _sample(choice: _Choice, text: str, logprobs: list[Any], version: int) -> Sa
     return Sample(
         token_ids=pack_tokens(choice.token_ids),
         logprobs=pack_logprobs(logprobs),
-        versions=_spans(choice, length, version),
+        versions=_spans(choice, length, version, numbered),
         text=text,
         finish_reason=choice.finish_reason or "abort",
     )
 
 
-def _spans(choice: _Choice, length: int, version: int) -> list[VersionSpan]:
+def _spans(choice: _Choice, length: int, version: int, numbered: bool) -> list[VersionSpan]:
     """The engine's own spans where it numbers its weights, else one span of the request's version.
 
     vLLM calls base weights that nobody numbered "default", whatever adapter is loaded; an adapter's
@@ -181,6 +187,12 @@ def _spans(choice: _Choice, length: int, version: int) -> list[VersionSpan]:
     """
     spans = choice.weight_versions or []
     if not spans or any(not span.version.isdecimal() for span in spans):
+        if numbered and length:
+            raise EngineUnavailable(
+                f"sample {choice.index}: the engine's weights have no number "
+                f"({spans[0].version if spans else 'it told none'}): nothing was published to it "
+                "since it started"
+            )
         return [VersionSpan(0, length, version)] if length else []
     edges = [0, *(span.end for span in spans)]
     if [span.start for span in spans] != edges[:-1] or edges[-1] != length:

@@ -11,6 +11,7 @@ from pathlib import Path
 from mmzero_async import telemetry
 from mmzero_async.config import from_json
 from mmzero_async.engines.client import VllmClient
+from mmzero_async.engines.publisher import AdapterPublisher
 from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.step import StepResult
@@ -89,7 +90,7 @@ async def _learn(folder: Path, base: Path, steps: int, step_seconds: float) -> N
         )
         await client.append([started])
         vllm = await stack.enter_async_context(VllmClient(setting.engine_url))
-        learner = FixedLengthLearner(setting, client, vllm, reader, base)
+        learner = FixedLengthLearner(setting, client, AdapterPublisher(vllm), reader, base)
         learner.step_seconds, learner.last = step_seconds, steps
         await learner.start()
         await learner.run()
