@@ -107,6 +107,7 @@ def test_an_inventory_that_is_wrong_is_refused_by_the_command_with_all_that_is_w
         ("", "", TOP.replace("/usr/bin/python3", "python3"), "must be an absolute path"),
         ("", "", TOP.replace("/runs", "/" + "r" * 100), "too long for a socket's name"),
         ("", "", TOP + 'overrides = ["log.nonsense=1"]\n', "nonsense"),
+        ("", "", TOP + 'overrides = ["learner.weights=full"]\n', "needs an engine a role"),
     ],
 )
 def test_what_an_inventory_may_have_wrong_is_said(tmp_path, a, b, top, words):

@@ -19,6 +19,8 @@ def objections(inventory: Inventory, config: Config) -> Iterator[str]:
     hosts = inventory.hosts
     if not hosts:
         yield "it names no hosts: write [hosts.NAME] with an address and roles"
+    if config.learner.weights == "full":
+        yield 'learner.weights = "full" needs an engine a role: use `mmzero run`'
     for role, what in (("log", "log server"), ("learner", "learner"), ("engine", "engine")):
         holders = {n: getattr(h.roles, role) for n, h in hosts.items() if getattr(h.roles, role)}
         wanted = 0 if role == "engine" and config.engine.url else 1
