@@ -49,9 +49,8 @@ STAGES = ("proposer", "coder", "renderer", "solver")
 PROMPTS, PROPOSALS, DRAWINGS = 2, 2, 2  # of one window: 8 pictures
 GROUPS = PROMPTS * PROPOSALS * DRAWINGS
 SLOTS = 4  # requests that the engine serves at once
-REQUESTS = PROMPTS + PROMPTS * PROPOSALS + 2 * GROUPS  # of one window
 ROUNDS = 1 + 1 + 2 * GROUPS // SLOTS  # latencies that a window takes alone, stage after stage
-PATIENCE = 180.0  # seconds that one run may take
+PATIENCE = 600.0  # seconds that one run may take
 
 
 class RunFailed(Exception):

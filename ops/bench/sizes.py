@@ -24,6 +24,6 @@ class Extent:
     latency: float  # seconds that the engine of these runs takes for a request
 
 
-FULL = Extent(Size(groups=16, samples=8), repeats=7, steps=6, latency=1.0)
+FULL = Extent(Size(groups=16, samples=8), repeats=7, steps=6, latency=0.75)
 QUICK = Extent(Size(groups=4, samples=4), repeats=3, steps=3, latency=0.06)
 MODELS = ("seedling", "qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b")
