@@ -57,7 +57,7 @@ class LogConfig(_Section, frozen=True, kw_only=True):
     max_message_mib: int = 64
     credits: int = 64  # unacknowledged appends a worker may have
     heartbeat_seconds: float = 1.0
-    dead_seconds: float = 5.0
+    dead_seconds: float = 4.0
     lease_seconds: float = 120.0
     max_attempts: int = 3  # leases of one piece of work before it is abandoned
     warn_reader_seconds: float = 60.0  # in one read transaction, before a reader is warned of

@@ -24,6 +24,7 @@ from mmzero_async.ops import key_commands, log_commands, log_retention, summary,
 from mmzero_async.ops import replay as replays
 from mmzero_async.ops import what_if as what_ifs
 from mmzero_async.ops.cluster import commands as cluster_commands
+from mmzero_async.ops.cluster.fleet import RunLost
 from mmzero_async.ops.evaluate import evaluate
 from mmzero_async.ops.processes import ProcessKeepsDying
 from mmzero_async.ops.supervisor import supervise
@@ -43,6 +44,7 @@ log_commands.app.add_typer(log_retention.app)
 app.add_typer(log_commands.app, name="log")
 app.add_typer(key_commands.app, name="keys")
 app.command(name="run-cluster")(cluster_commands.run_cluster)
+app.add_typer(cluster_commands.app, name="cluster")
 console = Console(highlight=False)
 
 
@@ -65,6 +67,7 @@ ERRORS = (
     LearnerError,
     PortTaken,
     ProcessKeepsDying,
+    RunLost,
     RecordDamaged,
     FileNotFoundError,
     ValueError,

@@ -34,6 +34,17 @@ def open_run(path: Path, config: Config) -> RunDir:
     driven by another process; ModelUnusable for a base model that cannot be served.
     """
     base = base_model_folder(config)
+    if not (path / "config.json").exists():
+        _check_start(config)
+    lock = take_run(path, config)
+    if not (path / "base_model").exists():
+        (path / "base_model").write_text(str(base))
+    return RunDir(path, config, base, lock)
+
+
+def take_run(path: Path, config: Config) -> FileLock:
+    """The folder and its configuration alone, for who drives a run whose files lie elsewhere.
+    ConfigError as for `open_run`."""
     try:
         lock = FileLock(path / "run.lock")
     except LockHeld as error:
@@ -49,13 +60,9 @@ def open_run(path: Path, config: Config) -> RunDir:
                 f"{path} was started with configuration {made_with.digest()}, this is "
                 f"{config.digest()}: name another folder with --run, or leave the overrides out"
             )
-        # Addresses and time limits may change from one start to the next.
-        stored.write_text(config.to_json())
-        return RunDir(path, config, base, lock)
-    _check_start(config)
+    # Addresses and time limits may change from one start to the next.
     stored.write_text(config.to_json())
-    (path / "base_model").write_text(str(base))
-    return RunDir(path, config, base, lock)
+    return lock
 
 
 def _check_start(config: Config) -> None:

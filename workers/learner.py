@@ -30,6 +30,7 @@ from mmzero_async.learner.start import source_of
 from mmzero_async.learner.step import StepResult, Trainer
 from mmzero_async.learner.windows import Candidates, events_from
 from mmzero_async.log.errors import LogError
+from mmzero_async.log.interface import Reader
 from mmzero_async.log.reader import LogReader
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.events import (
@@ -43,6 +44,7 @@ from mmzero_async.schemas.events import (
 )
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import TransportError
+from mmzero_async.transport.remote_reader import RemoteReader
 from mmzero_async.workers.loop import (
     HOPELESS,
     KEYS_AMISS,
@@ -53,6 +55,7 @@ from mmzero_async.workers.loop import (
 
 CHECK_ENGINE_SECONDS = 2.0
 REJECTIONS_A_MESSAGE = 256
+READ_PATIENCE = 180.0  # seconds that the read server may be out of reach
 DISK_PAUSE = 5.0  # seconds before a checkpoint that found no room is tried again
 
 
@@ -64,7 +67,7 @@ class Learner:
         setting: Setting,
         client: LogClient,
         publisher: Publisher,
-        reader: LogReader,
+        reader: Reader,
         base_folder: Path,
     ) -> None:
         self.config: Config = setting.config
@@ -83,7 +86,7 @@ class Learner:
 
     async def start(self) -> None:
         """Back to where the log ends: weights, optimisers, published versions."""
-        self.catch_up()
+        await self.catch_up()
         await asyncio.to_thread(self._load)
         for role in ROLES:
             await self.publish(role)
@@ -119,8 +122,10 @@ class Learner:
     async def run(self) -> None:
         checked = time.monotonic()
         while True:
-            self.catch_up()
-            rejections = self.candidates.refresh(self.pipeline, self.events)
+            await self.catch_up()
+            rejections = await asyncio.to_thread(
+                self.candidates.refresh, self.pipeline, self.events
+            )
             for start in range(0, len(rejections), REJECTIONS_A_MESSAGE):
                 await self.client.append(rejections[start : start + REJECTIONS_A_MESSAGE])
             role = self.candidates.fullest()
@@ -134,7 +139,11 @@ class Learner:
                 await self.keep_published()
                 checked = time.monotonic()
 
-    def catch_up(self) -> None:
+    async def catch_up(self) -> None:
+        """On a thread, for a log on another host may keep us waiting."""
+        await asyncio.to_thread(self._catch_up)
+
+    def _catch_up(self) -> None:
         for record in self.reader.scan(self.pipeline.next_offset):
             self.pipeline.apply(record.offset, record.event())
 
@@ -145,7 +154,7 @@ class Learner:
 
     async def step(self, role: Role) -> None:
         """Trains on the role's oldest window and commits; a window that cannot be is rejected."""
-        window, chosen = self.candidates.window(role, self.events)
+        window, chosen = await asyncio.to_thread(self.candidates.window, role, self.events)
         number = self.pipeline.policies.step[role] + 1
         version = self.pipeline.policies.version(role) + 1
         started = time.monotonic()
@@ -186,7 +195,7 @@ class Learner:
         rewarded, step = committed_step(role, number, version, chosen, result, saved, metrics)
         paced = self.pipeline.pace.decide(step, self.config.admission)
         await self.client.append([*rewarded, step, *([paced] if paced else [])])
-        self.catch_up()
+        await self.catch_up()
         self.saved[role] = saved
         self.logger.info(
             "step committed",
@@ -255,7 +264,7 @@ class Learner:
             seconds=time.monotonic() - started,
         )
         await self.client.append([event])
-        self.catch_up()
+        await self.catch_up()
 
     async def keep_published(self) -> None:
         """After a restart of an engine it has nothing of ours: publishes what is missing."""
@@ -312,7 +321,8 @@ async def _publishing(setting: Setting) -> AsyncIterator[Publisher]:
     weights = setting.config.learner.weights
     async with AsyncExitStack() as stack:
         if weights == "lora":
-            yield AdapterPublisher(await stack.enter_async_context(setting.engine()))
+            engine = await stack.enter_async_context(setting.engine())
+            yield AdapterPublisher(engine, hand_over=setting.hand_over)
             return
         files = {role: setting.run_dir / address_file(weights, role) for role in ROLES}
         yield WeightPublisher(
@@ -323,9 +333,16 @@ async def _publishing(setting: Setting) -> AsyncIterator[Publisher]:
         )
 
 
+def _reader(setting: Setting) -> Reader:
+    """Of the log in the run's folder, or on the host that has it."""
+    if setting.read_url:
+        return RemoteReader.open(setting.read_url, keys=setting.keys, patience=READ_PATIENCE)
+    return LogReader.open(setting.run_dir / "log")
+
+
 async def serve(setting: Setting, log_url: str) -> None:
     async with AsyncExitStack() as stack:
-        reader = LogReader.open(setting.run_dir / "log")
+        reader = await asyncio.to_thread(_reader, setting)
         stack.callback(reader.close)
         publisher = await stack.enter_async_context(_publishing(setting))
         client = await stack.enter_async_context(

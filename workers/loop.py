@@ -19,8 +19,14 @@ from typing import Any
 from mmzero_async import telemetry
 from mmzero_async.config import Config, from_json
 from mmzero_async.engines.client import VllmClient
-from mmzero_async.engines.errors import EngineError, EngineUnavailable, PolicyNotLoaded
+from mmzero_async.engines.errors import (
+    EngineError,
+    EngineKeyUnusable,
+    EngineUnavailable,
+    PolicyNotLoaded,
+)
 from mmzero_async.engines.launch import address_file
+from mmzero_async.engines.secret import read_secret
 from mmzero_async.schemas.events import Event, WorkerFailed
 from mmzero_async.schemas.work import Stage
 from mmzero_async.transport.client import Lease, LogClient
@@ -59,10 +65,14 @@ class Setting:
     engine_url: str
     logger: Any
     keys: ClientKeys | None = None  # for the log server
+    engine_key: str = field(default="", repr=False)
+    read_url: str = ""  # of the read server, for who has no log on this host
+    hand_over: bool = False  # the engine is on a host that does not see our folders
 
     def engine(self) -> VllmClient:
         """A client of the role's engine; enter it to have it closed."""
-        return VllmClient(self.engine_url, numbered=self.config.learner.weights == "full")
+        numbered = self.config.learner.weights == "full"
+        return VllmClient(self.engine_url, numbered=numbered, key=self.engine_key)
 
 
 def main(role: str, stage: Stage, in_flight: Callable[[Config], int], jobs: Jobs) -> int:
@@ -90,6 +100,9 @@ def setting_from_command_line(role: str) -> tuple[Setting, str]:
     parser.add_argument("--log-url", default="", help="default: what the log server published")
     parser.add_argument("--key", type=Path, help="secret key file; default: `local` of log.keys")
     parser.add_argument("--engine-url", default="", help="default: what the engine published")
+    parser.add_argument("--engine-key", type=Path, help="key file of an engine that wants one")
+    parser.add_argument("--read-url", default="", help="read server; default: the log is here")
+    parser.add_argument("--hand-over", action="store_true", help="send policies to the engine")
     args = parser.parse_args()
     config = from_json((args.run_dir / "config.json").read_text())
     logger = telemetry.configure(args.run_dir, args.worker, run=args.run_dir.name, role=role)
@@ -99,11 +112,23 @@ def setting_from_command_line(role: str) -> tuple[Setting, str]:
     log = args.log_url or _published(args.run_dir / "log.url")
     try:
         keys = client_keys(args.key) if args.key else local_keys(config.log.keys)
-    except KeysUnusable as error:
+        engine_key = read_secret(args.engine_key) if args.engine_key else ""
+    except (KeysUnusable, EngineKeyUnusable) as error:
         logger.error("worker stopped", error=str(error))
         print(f"{args.worker}: {error}", file=sys.stderr)
         raise SystemExit(HOPELESS) from None
-    return Setting(args.run_dir, args.worker, config, engine, logger, keys), log
+    setting = Setting(
+        args.run_dir,
+        args.worker,
+        config,
+        engine,
+        logger,
+        keys,
+        engine_key=engine_key,
+        read_url=args.read_url,
+        hand_over=args.hand_over,
+    )
+    return setting, log
 
 
 def _published(path: Path) -> str:

@@ -19,6 +19,7 @@ from mmzero_async.engines.errors import (
     EngineUnavailable,
     PolicyNotLoaded,
 )
+from mmzero_async.engines.gate import PREFIX, policy_digest
 from mmzero_async.engines.wire import (
     chat_answer,
     error_message,
@@ -33,6 +34,7 @@ _LOOK_SECONDS, _MISSED = 1.0, 3  # whether an engine lives that takes new weight
 # vLLM closes idle connections after 5 s; letting go first avoids writing into a closed one.
 _KEEPALIVE_SECONDS = 4.0
 _BUSY = frozenset({502, 503, 504})
+_UNAUTHORIZED = 401
 _METRICS = {
     "vllm:num_requests_running": "running",
     "vllm:num_requests_waiting": "waiting",
@@ -54,6 +56,7 @@ class VllmClient:
         backoff_seconds: before the first retry; doubles each time.
         numbered: the engine's weights change in place, so what it says of each token's version is
             taken from it alone; an answer of weights without a number is EngineUnavailable.
+        key: of an engine that wants one (gate.py); empty: none.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class VllmClient:
         retries: int = 3,
         backoff_seconds: float = 0.25,
         numbered: bool = False,
+        key: str = "",
     ) -> None:
         self.url = url.rstrip("/")
         self._engine = engine
@@ -74,6 +78,7 @@ class VllmClient:
         self._retries = retries
         self._backoff = backoff_seconds
         self._numbered = numbered
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._session: aiohttp.ClientSession | None = None
 
     async def generate(
@@ -181,6 +186,22 @@ class VllmClient:
         is taken.
         """
         await self._adapter("load", name, {"lora_name": name, "lora_path": path})
+
+    async def hand_over(self, role: Role, version: int, files: Mapping[str, bytes]) -> str:
+        """Brings a policy's files to an engine on another host, which has gate.py before it;
+        returns their folder there. Files that it has already are not sent again.
+
+        Raises EngineRejected when the engine has no depot or will not have them.
+        """
+        path = f"{PREFIX}{role}/{version}/{policy_digest(files)}"
+        status, body = await self._send("GET", path, None, _CONTROL_SECONDS)
+        if status == 404:
+            packed = msgspec.msgpack.encode(files)
+            status, body = await self._send("PUT", path, packed, self._seconds)
+        if status != 200:
+            said = error_message(body)
+            raise EngineRejected(f"the engine at {self.url} took no policy ({status}): {said}")
+        return str(msgspec.json.decode(body, type=dict[str, str])["path"])
 
     async def unload_policy(self, name: str) -> None:
         """Withdraws a name. Requests that run under it end as they began.
@@ -335,6 +356,11 @@ class VllmClient:
     ) -> tuple[int, bytes]:
         """Status and body, after as many tries as are allowed."""
         data = None if request is None else msgspec.json.encode(request)
+        return await self._send(method, path, data, seconds)
+
+    async def _send(
+        self, method: str, path: str, data: bytes | None, seconds: float
+    ) -> tuple[int, bytes]:
         why = ""
         for attempt in range(self._retries + 1):
             if attempt:
@@ -351,6 +377,8 @@ class VllmClient:
             except TimeoutError:
                 why = f"no answer within {seconds:g} s"
                 break
+            if status == _UNAUTHORIZED:  # nobody's work is to blame for it
+                raise EngineUnavailable(f"the engine at {self.url}: {error_message(body)}")
             if status not in _BUSY:
                 return status, body
             why = f"status {status}: {error_message(body)}"
@@ -376,6 +404,7 @@ class VllmClient:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=self._connections, keepalive_timeout=_KEEPALIVE_SECONDS
-                )
+                ),
+                headers=self._headers,
             )
         return self._session

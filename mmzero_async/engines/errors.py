@@ -23,3 +23,7 @@ class ModelUnusable(EngineError):
 
 class PublishFailed(EngineError):
     """A new version was not published; the engine serves what it served before."""
+
+
+class EngineKeyUnusable(EngineError):
+    """A key file of the engine that is missing, broken or open to others."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmzero_async.config import EngineConfig
 from mmzero_async.engines.errors import EngineUnavailable
+from mmzero_async.engines.gate import DEPOT, KEY_FILE
 from mmzero_async.schemas.events import Role
 from mmzero_async.weight_options import Weights
 
@@ -33,6 +34,16 @@ class Launch:
 
     command: list[str]
     environment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How an engine lies on its host: over its GPUs, and whether other hosts reach it."""
+
+    tensor_parallel: int = 1  # GPUs that share one copy of the model
+    data_parallel: int = 1  # copies behind the one address
+    key_file: Path | None = None  # gate.py's; None: no gate, and loopback only
+    depot: Path | None = None  # where policies from other hosts are put
 
 
 def installed() -> Distribution:
@@ -62,6 +73,7 @@ def launch(
     port: int,
     distribution: Distribution,
     role: Role | None = None,
+    placement: Placement = Placement(),
 ) -> Launch:
     """Command and environment of an engine that serves `model` as `base`, with LoRA adapters; or
     for one role alone, under its name, with weights that can be replaced."""
@@ -100,6 +112,9 @@ def launch(
             "--middleware": "mmzero_async.engines.engine_spans.PassThrough",
         }
         environment["VLLM_SERVER_DEV_MODE"] = "1"  # pause, resume and weight transfer are behind it
+    if placement.key_file is not None and placement.depot is not None:
+        flags["--middleware"] = "mmzero_async.engines.gate.Gate"
+        environment |= {KEY_FILE: str(placement.key_file), DEPOT: str(placement.depot)}
     if distribution.cpu:
         flags |= {
             "--kv-cache-memory-bytes": str(int(config.kv_cache_gib * _GIB)),
@@ -128,7 +143,11 @@ def launch(
             "MKL_NUM_THREADS": threads,
         }
     else:
-        flags["--gpu-memory-utilization"] = str(config.gpu_memory_utilization)
+        flags |= {
+            "--gpu-memory-utilization": str(config.gpu_memory_utilization),
+            "--tensor-parallel-size": str(placement.tensor_parallel),
+            "--data-parallel-size": str(placement.data_parallel),
+        }
     # Not the `vllm` command: the CPU distribution's looks up a version that is not installed.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     for flag, value in flags.items():

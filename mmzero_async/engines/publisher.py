@@ -22,6 +22,7 @@ from mmzero_async.schemas.events import Role, Sampling
 
 _ADAPTER = "adapter_model.safetensors"  # peft's name
 _NAME = re.compile(r"(\w+)@(\d+)")
+_FILES = ("adapter_config.json", _ADAPTER)
 
 
 def policy_name(role: Role, version: int) -> str:
@@ -63,11 +64,12 @@ class AdapterPublisher:
     again as long as its name is served: keep the checkpoints of those versions.
     """
 
-    def __init__(self, client: VllmClient, *, keep: int = 2) -> None:
+    def __init__(self, client: VllmClient, *, keep: int = 2, hand_over: bool = False) -> None:
         if keep < 1:
             raise ValueError(f"keep = {keep}: at least the version just published must stay")
         self._client = client
         self._keep = keep
+        self._hand_over = hand_over  # the engine does not see our folders
         self._current: dict[Role, str] = {}
         self._lock = asyncio.Lock()
 
@@ -90,6 +92,9 @@ class AdapterPublisher:
         async with self._lock:
             try:
                 await asyncio.to_thread(_check_digest, path / _ADAPTER, digest)
+                if self._hand_over:
+                    files = await asyncio.to_thread(_adapter, path)
+                    folder = await self._client.hand_over(role, version, files)
                 await self._serve(role, name, version, folder)
             except EngineError as error:
                 raise PublishFailed(
@@ -153,6 +158,14 @@ def _check_digest(file: Path, expected: str) -> None:
         raise EngineRejected(
             f"{file} is damaged: its digest is {actual[:16]}…, {expected[:16]}… was committed"
         )
+
+
+def _adapter(folder: Path) -> dict[str, bytes]:
+    """What an engine needs of a checkpoint: peft's two files. PublishFailed."""
+    try:
+        return {name: (folder / name).read_bytes() for name in _FILES}
+    except OSError as error:
+        raise PublishFailed(f"{folder} holds no adapter: {error}") from error
 
 
 def _absolute(path: Path) -> str:

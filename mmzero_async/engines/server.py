@@ -17,7 +17,7 @@ import aiohttp
 from mmzero_async.config import EngineConfig
 from mmzero_async.engines import guard
 from mmzero_async.engines.errors import EngineError, EngineUnavailable
-from mmzero_async.engines.launch import Distribution, Launch, installed, launch
+from mmzero_async.engines.launch import Distribution, Launch, Placement, installed, launch
 from mmzero_async.engines.model import check_model
 from mmzero_async.ports import PortTaken, free_port
 from mmzero_async.schemas.events import Role
@@ -34,6 +34,7 @@ class VllmServer:
         log: file to which the server's output is appended.
         role: that it serves alone, with weights that can be replaced; None: all, with adapters.
         grace_seconds: between asking it to stop and killing it.
+        placement: over which GPUs, and how other hosts come in.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class VllmServer:
         *,
         role: Role | None = None,
         grace_seconds: float = 10.0,
+        placement: Placement = Placement(),  # noqa: B008 - frozen
     ) -> None:
         self._model = model
         self._config = config
         self._log = log
         self._role = role
         self._grace = grace_seconds
+        self._placement = placement
         self._process: asyncio.subprocess.Process | None = None
         self._distribution: Distribution | None = None
         self.url = ""
@@ -89,6 +92,7 @@ class VllmServer:
             port=port,
             distribution=self._distribution,
             role=self._role,
+            placement=self._placement,
         )
         self.url = f"http://{host}:{port}"
         self._process = await self._spawn(self.launched)

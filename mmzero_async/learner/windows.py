@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from mmzero_async.config import Config
 from mmzero_async.learner.batch import Window
 from mmzero_async.learner.scoring import Scored, score
-from mmzero_async.log.reader import LogReader
+from mmzero_async.log.interface import View
 from mmzero_async.projections.admission import role_learning
 from mmzero_async.projections.lineage import CompleteGroup
 from mmzero_async.projections.pipeline import Pipeline
@@ -24,7 +24,7 @@ from mmzero_async.schemas.ids import parent
 Events = Callable[[CompleteGroup], list[AnyEvent]]
 
 
-def events_from(reader: LogReader) -> Events:
+def events_from(reader: View) -> Events:
     """The events of a group, read from the log and checked."""
     return lambda group: [reader.get(offset).event() for offset in group.offsets]
 

@@ -33,6 +33,8 @@ from mmzero_async.transport.keys import (
 LOOK_SECONDS = 1.0  # between looks at the folder when nobody knocks
 CURVE_OVERHEAD = 33  # bytes that encryption adds to a frame, which MAXMSGSIZE counts
 MAX_FROM_SERVER = 1 << 30  # bytes of a frame that a client takes
+# Then it is tried again. The kernel's own tries are a minute apart by the time a link is back.
+CONNECT_MS = 3000
 _ZAP = "inproc://zeromq.zap.01"  # where ZeroMQ asks (RFC 27)
 _DOMAIN = "mmzero"
 
@@ -224,6 +226,7 @@ def is_loopback(host: str) -> bool:
 def secure_client(socket: zmq.Socket[Any], url: str, keys: ClientKeys | None) -> None:
     """Before it is connected. NotSecured for an address beyond this host without keys."""
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FROM_SERVER)
+    socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
     if keys is not None:
         socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.own.public)

@@ -153,6 +153,8 @@ class Agent:
         """Returns the base model's digest where it was asked for."""
         match ask:
             case w.Prepare():
+                if self.kept and ask.config != (self.run_dir / "config.json").read_text():
+                    await self._stop_all()  # a run has one configuration
                 return await asyncio.to_thread(self._prepare, ask)
             case w.Start():
                 await self._start(ask)

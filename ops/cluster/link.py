@@ -81,7 +81,7 @@ class Line:
     async def _why_ended(self) -> str:
         said = ""
         with contextlib.suppress(TimeoutError, OSError, asyncssh.Error):
-            async with asyncio.timeout(2.0):
+            async with asyncio.timeout(5.0):
                 said = (await self._process.stderr.read()).decode(errors="replace").strip()
                 await self._process.wait()
         status = self._process.exit_status
@@ -113,6 +113,7 @@ async def opened(
             try:
                 reply = await line.ask(hello, START_SECONDS)
             except LinkLost:
+                await asyncio.wait({reading}, timeout=5.0)  # a session that ended says why
                 if line.never_will:
                     raise HostRefused(f"{host.name}: {line.never_will}") from None
                 raise
