@@ -65,10 +65,15 @@ experiment WHAT="" *ARGS: setup
         echo "just experiment {{WHAT}}: there is 'just experiment staleness' and 'just experiment schedules'" >&2; \
         exit 2;; esac
 
-# many hosts over SSH: `just run-cluster cluster.toml --dry-run` (only the plan is built yet)
-[group('later')]
+# a run on many hosts over SSH: `just run-cluster cluster.toml --dry-run` prints what would run where
+[group('cluster')]
 run-cluster INVENTORY="cluster.toml" *ARGS: setup
     {{mmzero}} run-cluster {{INVENTORY}} {{ARGS}}
+
+# a cluster of network namespaces here, and all that may go wrong with it (root; 15 minutes)
+[group('cluster')]
+cluster-demo *ARGS: setup
+    {{python}} -m mmzero_async.ops.cluster.rehearsal.demo {{ARGS}}
 
 # the real log server against simulated workers in virtual time: `just simulate --quick`
 [group('check')]

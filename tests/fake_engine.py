@@ -34,6 +34,7 @@ class FakeEngine:
         latency: seconds that each generation takes.
         failures: what happens to the next generations, one each, before they succeed again.
         port: to listen at; 0: any free one.
+        host: to listen at.
     """
 
     def __init__(
@@ -44,10 +45,11 @@ class FakeEngine:
         latency: float = 0.0,
         failures: Iterable[Failure] = (),
         port: int = 0,
+        host: str = "127.0.0.1",
     ) -> None:
         self._respond = respond
         self._seed = seed
-        self._port = port
+        self._port, self._host = port, host
         self.latency = latency
         self.failures: list[Failure] = list(failures)
         self.adapters: dict[str, str] = {}  # name -> folder
@@ -75,7 +77,7 @@ class FakeEngine:
         self.add_routes(app)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        site = web.TCPSite(self._runner, self._host, self._port)
         await site.start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{host}:{port}"

@@ -107,8 +107,11 @@ def worker() -> None:
 
 
 def engine() -> None:
+    port, *host = sys.argv[1:]
+
     async def serve() -> None:
-        async with TinyEngine(respond, port=int(sys.argv[1]), latency=0.005):
+        at = host[0] if host else "127.0.0.1"
+        async with TinyEngine(respond, port=int(port), host=at, latency=0.005):
             await asyncio.Event().wait()
 
     asyncio.run(serve())

@@ -49,6 +49,7 @@ class Keeper:
         self._since = 0.0
         self._restarting: set[str] = set()
         self._line: Line | None = None
+        self._ending = False
         self._changed = asyncio.Event()
 
     def want(self, processes: Iterable[Process], may_stay: Iterable[Process] = ()) -> None:
@@ -74,7 +75,7 @@ class Keeper:
     async def keep(self) -> None:
         """For ever, or until the host refuses to take part (`refused`)."""
         self._since = asyncio.get_running_loop().time()
-        while True:
+        while not self._ending:  # a new line would start a new agent
             try:
                 async with opened(self.host, self._hello, self._link_seconds) as (line, theirs):
                     await self._begin(line, theirs)
@@ -100,6 +101,7 @@ class Keeper:
 
     async def end(self) -> None:
         """Everything there stops and its secrets go. LinkLost when the host is out of reach."""
+        self._ending = True
         self.want(())
         if self._line is None:
             raise LinkLost(self.trouble)
@@ -118,7 +120,7 @@ class Keeper:
         self.ready, self.trouble, self._line = True, "", line
 
     def _lost(self, why: str) -> None:
-        if not self.trouble:
+        if not self.trouble and not self._ending:
             self._since = asyncio.get_running_loop().time()
             self._tell("host out of reach", host=self.host.name, why=why)
         self.trouble = why
