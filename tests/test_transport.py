@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import log_servers
+import msgspec
 import pytest
 import structlog
 import zmq
@@ -25,6 +26,7 @@ from mmzero_async.schemas.events import (
     WorkerLeft,
 )
 from mmzero_async.schemas.work import Work, completes
+from mmzero_async.transport import messages as m
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import NotReachable, PortInUse, WorkerRefused
 from mmzero_async.transport.server import LogServer
@@ -192,6 +194,31 @@ async def test_a_wrong_configuration_a_taken_name_and_nobody_home_are_clear_erro
             "tcp://127.0.0.1:1", worker="w", role="r", config_digest="d", patience=0.5
         ):
             pass
+
+
+async def test_another_version_is_refused_at_joining_and_both_are_named(tmp_path):
+    with serving(tmp_path, RenderJobs(0)) as server, zmq.Context() as context:
+        socket = context.socket(zmq.DEALER)
+        socket.linger = 0
+        socket.connect(server.url)
+        hello = m.Hello(
+            worker="w",
+            role="r",
+            incarnation="i",
+            host="h",
+            pid=1,
+            config_digest="digest",
+            version="9.9.9, schema 77",
+        )
+        socket.send(m.encode(hello))
+        assert await asyncio.to_thread(socket.poll, 20_000)
+        told = m.decode_to_worker(socket.recv())
+        assert isinstance(told, m.Refused)
+        assert "9.9.9, schema 77" in told.reason and m.VERSION in told.reason
+        socket.send(m.encode(msgspec.structs.replace(hello, version=m.VERSION)))
+        assert await asyncio.to_thread(socket.poll, 20_000)
+        assert isinstance(m.decode_to_worker(socket.recv()), m.Welcome)
+        socket.close()
 
 
 async def test_garbage_costs_its_sender_an_error_and_nobody_else_anything(tmp_path):

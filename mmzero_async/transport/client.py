@@ -73,6 +73,7 @@ class LogClient:
             host=socket.gethostname(),
             pid=os.getpid(),
             config_digest=config_digest,
+            version=m.VERSION,
         )
         self._welcome: m.Welcome | None = None  # the latest
         self._joined = False  # the server has welcomed our latest Hello

@@ -5,11 +5,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from mmzero_async import __version__
+from mmzero_async.schemas.events import SCHEMA_VERSION
 from mmzero_async.schemas.flow import Hand, Held, StageFlow
 from mmzero_async.schemas.work import Stage, Work
 from mmzero_async.transport.errors import BadMessage
 
 PROTOCOL = 1
+VERSION = f"{__version__}, schema {SCHEMA_VERSION}"  # a run has one
 
 # What a stranger may say. Names become keys of the log, sequences 64-bit numbers in it.
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.:@+-]{1,100}\Z")]
@@ -41,6 +44,7 @@ class Hello(Message, frozen=True, kw_only=True, tag="hello"):
     epoch: Count = 0
     holding: list[str] = []
     protocol: int = PROTOCOL
+    version: Word = ""  # of package and schema; empty: of a client that does not tell
 
 
 class Append(Message, frozen=True, kw_only=True, tag="append"):

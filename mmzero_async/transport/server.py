@@ -197,6 +197,11 @@ class LogServer:
     def _refusal(self, public: bytes, hello: m.Hello) -> str | None:
         if hello.protocol != m.PROTOCOL:
             return f"the worker speaks protocol {hello.protocol}, the log server {m.PROTOCOL}"
+        if hello.version not in ("", m.VERSION):
+            return (
+                f"the worker is mmzero-async {hello.version}, the log server {m.VERSION}: install "
+                "the same on both hosts"
+            )
         if hello.config_digest != self._config_digest:
             return (
                 f"the worker has configuration {hello.config_digest}, the run has "
