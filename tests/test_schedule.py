@@ -26,7 +26,7 @@ from mmzero_async.projections.dispatcher import PipelineDispatcher
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.projections.schedule import OUT_OF_PHASE, Phase, Schedule
 from mmzero_async.projections.settings import settings_of
-from mmzero_async.schemas.events import ROLES, Event, GroupRejected, Role, StepCommitted
+from mmzero_async.schemas.events import ROLES, Answered, Event, GroupRejected, Role, StepCommitted
 
 ONE_EACH = [
     "schedule.mode=sequential",
@@ -188,7 +188,7 @@ def test_only_the_turn_s_role_is_waited_for() -> None:
     small = [f"learner.{role}.groups=1" for role in ROLES]
     for role, more in (("proposer", 0), ("coder", 0), ("solver", 0)):
         assert prompts(ready, *small, *ONE_EACH, f'schedule.order=["{role}"]') == more
-    large = [*small, "learner.solver.groups=5"]
+    large = [*small, "learner.solver.groups=5", "admission.eta=0"]
     assert prompts(ready, *large, *ONE_EACH, 'schedule.order=["solver"]') > 0
     assert prompts(ready, *large, *ONE_EACH, 'schedule.order=["coder", "solver"]') == 0
 
@@ -242,6 +242,22 @@ class Lagging(LearnedRun):
         return super().learn() if random.Random(len(self.events)).random() < 0.6 else 0
 
 
+class Racing(Lagging):
+    """Besides, answers come in between a learner's last look and its step."""
+
+    held: tuple[Event, ...] = ()
+
+    def append(self, *events: Event) -> None:
+        chance = random.Random(f"held {len(self.events)}").random() < 0.5
+        answers = all(isinstance(event, Answered) and event.question == "hard" for event in events)
+        if events and answers and chance and len(self.held) < 2:
+            self.held = (*self.held, *events)
+            return
+        if len(self.held) == 2 or any(isinstance(event, StepCommitted) for event in events):
+            events, self.held = (*self.held, *events), ()
+        super().append(*events)
+
+
 def mmzero(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, list(map(str, arguments)))
 
@@ -269,7 +285,7 @@ TURNS = [
 @pytest.fixture(scope="module")
 def run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scheduled") / "run"
-    return learned(folder, tiny_folder, TURNS, trees=30, kind=Lagging)
+    return learned(folder, tiny_folder, TURNS, trees=40, kind=Racing)
 
 
 def test_a_run_in_sequence_takes_its_turns_and_replays_bit_by_bit(run: Path) -> None:
