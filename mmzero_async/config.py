@@ -170,6 +170,7 @@ class RoleLearning(_Section, frozen=True, kw_only=True):
 
     groups: Count  # groups a step
     lr: float
+    warmup_steps: Annotated[int, msgspec.Meta(ge=0)] = 0  # the rate grows linearly for so many
     train: bool = True
 
 
@@ -189,6 +190,7 @@ class LearnerConfig(WeightOptions, frozen=True, kw_only=True):
     kl_coefficient: float = 0.0  # of "tis": k3 estimator against the base
     loss_options: LossOptions = LossOptions()  # of the others, under TRL's names
     num_iterations: Count = 1  # optimiser steps a window
+    lr_by_ess: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # VCPO's rho_0; 0: off
     scale_rewards: Literal["group", "batch", "none"] = "group"
     baseline: Literal["group", "leave_one_out"] = "group"  # "leave_one_out": RLOO
     mask_truncated_completions: bool = False  # cut-off samples count in the baseline alone

@@ -1,8 +1,11 @@
 """Keys of `[learner]` that make a bigger model or window fit, and say nothing of the loss."""
 
-from typing import Annotated
+import os
+from typing import Annotated, Literal
 
 import msgspec
+
+LAUNCHER = "MMZERO_LAUNCHER"  # environment of a rank: process id of what started it
 
 
 class ScaleOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -10,3 +13,10 @@ class ScaleOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     logprob_chunk: Annotated[int, msgspec.Meta(ge=0)] = 0  # tokens; 0: 64 MiB of logits
     gradient_checkpointing: bool = False  # a layer's activations are computed again, not kept
+    processes: Annotated[int, msgspec.Meta(ge=1)] = 1  # on each host; more: under torchrun
+    sharding: Literal["none", "fsdp"] = "none"  # "fsdp": each holds its part of the frozen layers
+
+
+def under_torchrun(options: ScaleOptions) -> bool:
+    """Whether the learner is more than one process: here, or on other hosts (PET_NNODES)."""
+    return options.processes > 1 or os.environ.get("PET_NNODES", "1") != "1"

@@ -32,6 +32,7 @@ from mmzero_async.ops.processes import Child, ProcessKeepsDying, resident_bytes
 from mmzero_async.ops.rundir import RunDir, open_run, weights_digest
 from mmzero_async.ports import free_port
 from mmzero_async.projections.report import Report
+from mmzero_async.scale_options import under_torchrun
 from mmzero_async.schemas.events import ROLES, Role
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.keys import ClientKeys, local_keys
@@ -95,7 +96,8 @@ class Supervisor:
                 self.run_dir.name, str(self.base_model), weights_digest(self.base_model)
             )
             self.say("learner")
-            await self._start("learner-0", "learner")
+            ranks = under_torchrun(self.config.learner)
+            await self._start("learner-0", "learner_ranks" if ranks else "learner")
             await course.published()
             self.say(f"ready after {time.monotonic() - begun:.0f} s")
             if course.goes_on:

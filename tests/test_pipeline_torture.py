@@ -89,7 +89,7 @@ def same_weights_as_undisturbed(run_dir: Path, base: Path, elsewhere: Path) -> d
     """One learner takes every committed step from version 0 on, restoring nothing on the way."""
     from mmzero_async.learner import checkpoint
     from mmzero_async.learner.rebuild import Rebuild
-    from mmzero_async.learner.rerun import policy_for
+    from mmzero_async.learner.rerun import policy_for, ranks_of
     from mmzero_async.learner.step import Trainer
     from mmzero_async.learner.windows import events_from
 
@@ -102,6 +102,7 @@ def same_weights_as_undisturbed(run_dir: Path, base: Path, elsewhere: Path) -> d
         event = record.event()
         if isinstance(event, StepCommitted):
             saved = checkpoint.read(run_dir, event.checkpoint, event.digest)  # complete, as logged
+            trainers[event.role].ranks = ranks_of(event)
             result = trainers[event.role].train(rebuild.window(event.role)[0], reader.blob)
             again = trainers[event.role].save(elsewhere, event.version)
             where = f"{event.role} step {event.step}"

@@ -5,6 +5,7 @@ plays: what it kills it starts again at once, so that rounds are short.
 """
 
 import asyncio
+import contextlib
 import random
 import signal
 import time
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
 import tiny_model
 from nursery import PATIENCE, Child, Nursery
 from torture_proxy import Proxy
@@ -125,7 +127,9 @@ class Run:
             target, arguments = "engine", [str(self.engine_port)]
         else:
             target = "worker"
-            arguments = [f"mmzero_async.workers.{name}", "--run-dir", str(self.run_dir)]
+            ranks = name == LEARNER and self.config.learner.processes > 1
+            module = "learner_ranks" if ranks else name
+            arguments = [f"mmzero_async.workers.{module}", "--run-dir", str(self.run_dir)]
             arguments += (
                 ["--port", str(self.log_port)]
                 if name == LOG_SERVER
@@ -142,6 +146,34 @@ class Run:
         time.sleep(self.rng.random() * 0.1)
         for name in names:
             self.start(name)
+
+    def kill_rank(self, rank: int) -> None:
+        """One process of a learner of several; the launcher must end with it."""
+        launcher = self.processes[LEARNER]
+        self.until("the ranks are there", lambda: self._rank(rank) is not None)
+        process = self._rank(rank)
+        assert process is not None
+        process.kill()
+        assert launcher.wait() == 1, launcher.last_words()
+        self.kills[f"rank {rank}"] += 1
+        self.start(LEARNER)
+
+    def _rank(self, rank: int) -> psutil.Process | None:
+        for process in self.ranks():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("RANK") == str(rank):
+                    return process
+        return None
+
+    def ranks(self) -> list[psutil.Process]:
+        """Of this run's learner, old ones too."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                line = process.cmdline()
+                if "mmzero_async.workers.learner" in line and str(self.run_dir) in line:
+                    found.append(process)
+        return found
 
     def kill_everybody(self) -> None:
         names = list(self.processes)

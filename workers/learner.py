@@ -8,13 +8,15 @@ overwritten, a version that was committed but not published is published at star
 """
 
 import asyncio
+import os
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
-from mmzero_async.config import Config
+from mmzero_async.config import Config, LearnerConfig
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineError
 from mmzero_async.engines.launch import address_file
@@ -23,7 +25,8 @@ from mmzero_async.engines.weight_publisher import WeightPublisher
 from mmzero_async.learner import checkpoint
 from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved
-from mmzero_async.learner.errors import LearnerError, PicturesUnseen
+from mmzero_async.learner.errors import LearnerError, PicturesUnseen, RanksError
+from mmzero_async.learner.model import PolicyModel
 from mmzero_async.learner.rerun import policy_for
 from mmzero_async.learner.scoring import Scored
 from mmzero_async.learner.start import source_of
@@ -33,6 +36,7 @@ from mmzero_async.log.errors import LogError
 from mmzero_async.log.interface import Reader
 from mmzero_async.log.reader import LogReader
 from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.scale_options import under_torchrun
 from mmzero_async.schemas.events import (
     ROLES,
     GroupRejected,
@@ -57,6 +61,12 @@ CHECK_ENGINE_SECONDS = 2.0
 REJECTIONS_A_MESSAGE = 256
 READ_PATIENCE = 180.0  # seconds that the read server may be out of reach
 DISK_PAUSE = 5.0  # seconds before a checkpoint that found no room is tried again
+Trainers = Callable[[PolicyModel, LearnerConfig], dict[Role, Trainer]]
+
+
+def alone(policy: PolicyModel, learner: LearnerConfig) -> dict[Role, Trainer]:
+    """Each role's trainer in a learner of one process."""
+    return {role: Trainer(policy, role, learner) for role in ROLES}
 
 
 class Learner:
@@ -69,6 +79,7 @@ class Learner:
         publisher: Publisher,
         reader: Reader,
         base_folder: Path,
+        make_trainers: Trainers = alone,
     ) -> None:
         self.config: Config = setting.config
         self.run_dir, self.logger, self.worker = setting.run_dir, setting.logger, setting.worker
@@ -76,7 +87,7 @@ class Learner:
         self.pipeline = Pipeline()
         self.candidates = Candidates(setting.config)
         self.events = events_from(reader)
-        self.base_folder = base_folder
+        self.base_folder, self.make_trainers = base_folder, make_trainers
         self.trainers: dict[Role, Trainer] = {}
         self.saved: dict[Role, Saved] = {}
         self.waited = 0.0
@@ -93,8 +104,8 @@ class Learner:
 
     def _load(self) -> None:
         policy = policy_for(self.base_folder, self.config)
-        for role in ROLES:
-            trainer = Trainer(policy, role, self.config.learner)
+        self.trainers = self.make_trainers(policy, self.config.learner)
+        for role, trainer in self.trainers.items():
             policies = self.pipeline.policies
             newest = policies.committed.get(role) or policies.published.get(role)
             if newest is None:
@@ -103,7 +114,6 @@ class Learner:
             else:
                 self.saved[role] = Saved(newest.checkpoint, newest.digest)
                 trainer.restore(self.run_dir, self.saved[role])
-            self.trainers[role] = trainer
 
     def _begin(self, trainer: Trainer) -> None:
         """With a fresh adapter, as it is, or with what `schedule.start` names."""
@@ -164,6 +174,8 @@ class Learner:
         except PicturesUnseen as error:
             failed = WorkerFailed(worker=self.worker, role="learner", error=str(error))
             await self.client.append([failed])
+            raise
+        except RanksError:
             raise
         except LearnerError as error:
             self.logger.error("window rejected", role=role, step=number, error=str(error))
@@ -340,7 +352,7 @@ def _reader(setting: Setting) -> Reader:
     return LogReader.open(setting.run_dir / "log")
 
 
-async def serve(setting: Setting, log_url: str) -> None:
+async def serve(setting: Setting, log_url: str, make_trainers: Trainers = alone) -> None:
     async with AsyncExitStack() as stack:
         reader = await asyncio.to_thread(_reader, setting)
         stack.callback(reader.close)
@@ -355,16 +367,28 @@ async def serve(setting: Setting, log_url: str) -> None:
             )
         )
         base_folder = Path((setting.run_dir / "base_model").read_text().strip())
-        learner = Learner(setting, client, publisher, reader, base_folder)
+        learner = Learner(setting, client, publisher, reader, base_folder, make_trainers)
         await learner.start()
         setting.logger.info("learner ready", steps=dict(learner.pipeline.policies.step))
         await learner.run()
 
 
 def main() -> int:
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0":
+        from mmzero_async.workers import learner_follower
+
+        return learner_follower.main()
     setting, log_url = setting_from_command_line("learner")
+    learner = setting.config.learner
+    make_trainers: Trainers = alone
     try:
-        return asyncio.run(until_stopped(serve(setting, log_url)))
+        with ExitStack() as stack:
+            if under_torchrun(learner):  # a learner of one process loads nothing of this
+                from mmzero_async.learner import parallel
+
+                group = stack.enter_context(parallel.join(learner))
+                make_trainers = partial(parallel.trainers, group)
+            return asyncio.run(until_stopped(serve(setting, log_url, make_trainers)))
     except (TransportError, EngineError, LearnerError, LogError) as error:
         setting.logger.error("learner stopped", error=str(error))
         print(f"learner: {error}", file=sys.stderr)

@@ -45,6 +45,18 @@ class Pictures:
             self.expansions[first:last],
         )
 
+    def chosen(self, places: Sequence[int]) -> Pictures:
+        """Those of the places, one at least, in that order."""
+        import torch
+
+        parts = [self.part(place, place + 1) for place in places]
+        return Pictures(
+            {name: torch.cat([part.tensors[name] for part in parts]) for name in self.tensors},
+            {name: tuple(rows[place] for place in places) for name, rows in self.rows.items()},
+            tuple(self.patches[place] for place in places),
+            tuple(self.expansions[place] for place in places),
+        )
+
     def grayed(self) -> Pictures:
         """The same pictures without what they show: zero is the mean colour when normalised."""
         pixels = self.tensors["pixel_values"]

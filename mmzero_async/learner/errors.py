@@ -17,5 +17,9 @@ class PicturesUnseen(LearnerError, RuntimeError):
     """The policy says the same whatever its pictures show: training on would teach nothing true."""
 
 
+class RanksError(LearnerError, RuntimeError):
+    """The ranks of a learner lost each other: all end, and begin at the last committed step."""
+
+
 class CheckpointError(LearnerError, RuntimeError):
     """A checkpoint that is missing, damaged or of another shape than the model."""

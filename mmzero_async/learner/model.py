@@ -117,6 +117,10 @@ class PolicyModel:
         """The role's adapter is applied and takes gradients; the other two do neither."""
         self._peft.set_adapter(role)
 
+    def layers(self) -> list[GradientCheckpointingLayer]:
+        """The language model's layers, whose weights are most of the base's, in their order."""
+        return layers_of(self.family.words(self._inner))
+
     @contextlib.contextmanager
     def base(self) -> Iterator[None]:
         """Within it no adapter is applied and nothing takes gradients."""
@@ -290,10 +294,14 @@ def token_logprobs(
 def checkpoint_layers(language_model: nn.Module) -> None:
     """transformers' own gradient checkpointing, for its layers alone, and without training mode:
     a layer asks whether it is in training before it checkpoints, its parts before they drop out."""
-    for layer in language_model.modules():
-        if isinstance(layer, GradientCheckpointingLayer):
-            layer.gradient_checkpointing = layer.training = True
-            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    for layer in layers_of(language_model):
+        layer.gradient_checkpointing = layer.training = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+
+def layers_of(module: nn.Module) -> list[GradientCheckpointingLayer]:
+    """transformers' layers in it, in their order."""
+    return [m for m in module.modules() if isinstance(m, GradientCheckpointingLayer)]
 
 
 def _seed(seed: int, role: Role) -> int:

@@ -17,7 +17,7 @@ from mmzero_async.config import Config, from_json
 from mmzero_async.learner.checkpoint import Saved, relative_folder
 from mmzero_async.learner.errors import LearnerError
 from mmzero_async.learner.rebuild import NOT_FROM_THE_LOG
-from mmzero_async.learner.rerun import policy_for
+from mmzero_async.learner.rerun import policy_for, ranks_of
 from mmzero_async.learner.scoring import Scored
 from mmzero_async.learner.step import StepResult, Trainer
 from mmzero_async.learner.windows import Candidates, events_from
@@ -130,6 +130,7 @@ class Offline:
         window, chosen = self.candidates.window(role, self.events)
         groups = [scored.group.id for scored in chosen]
         trainer, version = self.trainers[role], self.pipeline.policies.version(role) + 1
+        trainer.ranks = ranks_of(committed)
         try:
             result = trainer.train(window, self.reader.blob)
         except LearnerError as error:

@@ -16,6 +16,7 @@ from mmzero_async.learner.checkpoint import Saved, relative_folder
 from mmzero_async.learner.errors import LearnerError
 from mmzero_async.learner.full import FullModel
 from mmzero_async.learner.model import PolicyModel
+from mmzero_async.learner.ranks import Ranks
 from mmzero_async.learner.rebuild import Rebuild
 from mmzero_async.learner.scoring import Scored
 from mmzero_async.learner.step import StepResult, Trainer, make_deterministic
@@ -111,6 +112,11 @@ def policy_for(base: Path, config: Config) -> PolicyModel:
     )
 
 
+def ranks_of(committed: StepCommitted) -> Ranks:
+    """As many as took the step, all played by this process."""
+    return Ranks(int(committed.metrics.get("ranks", 1.0)))
+
+
 def take(
     run: Path, base: Path, reader: LogReader, moment: Moment, config: Config, window: Window
 ) -> Taken:
@@ -119,7 +125,8 @@ def take(
     Raises CheckpointError (that version was pruned or is damaged), WindowError and StepError as the
     learner would.
     """
-    trainer = Trainer(policy_for(base, config), window.role, config.learner)
+    policy, ranks = policy_for(base, config), ranks_of(moment.committed)
+    trainer = Trainer(policy, window.role, config.learner, ranks)
     trainer.restore(run, moment.before)
     result = trainer.train(window, reader.blob)
     with tempfile.TemporaryDirectory() as folder:

@@ -4,12 +4,14 @@ Knows no log and no engine. A step is all or nothing, and from the same checkpoi
 machine it gives the same bits.
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,10 +33,40 @@ from mmzero_async.learner.losses import (
 from mmzero_async.learner.losses.corrections import second_moment_cutoff, squares
 from mmzero_async.learner.losses.seen import look
 from mmzero_async.learner.model import PolicyModel
+from mmzero_async.learner.ranks import Ranks, deal
+from mmzero_async.learner.rate import SampleSums, rate, sample_sums
 from mmzero_async.roles.filters import truncated
 from mmzero_async.schemas.events import Role
 
-Update = tuple[TokenSums, VersionSums, float]  # of one optimiser step; last: its gradient's norm
+
+class Sums(NamedTuple):
+    """What micro-batches add up to."""
+
+    tokens: TokenSums
+    versions: VersionSums
+    samples: SampleSums
+
+    def plus(self, other: "Sums") -> "Sums":
+        return Sums(
+            self.tokens + other.tokens, self.versions + other.versions, self.samples + other.samples
+        )
+
+
+class Update(NamedTuple):
+    """One optimiser step."""
+
+    sums: Sums
+    gradient_norm: float
+    lr: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """What one rank has of a window."""
+
+    batch: Batch
+    views: Views | None
+    proximal: Sequence[Tensor | None]  # log pi that the window began with, a micro-batch each
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +95,20 @@ class Trainer:
     ConfigError for settings of the loss that contradict each other.
     """
 
-    def __init__(self, model: PolicyModel, role: Role, config: LearnerConfig) -> None:
+    def __init__(
+        self, model: PolicyModel, role: Role, config: LearnerConfig, ranks: Ranks | None = None
+    ) -> None:
         self.model = model
         self.role: Role = role
         self.config = config
+        self.ranks = ranks or Ranks()
         self.version = 0  # of the weights as they are; staleness counts from it
         self._loss = loss_from(config)
-        learning: RoleLearning = getattr(config, role)
+        self._learning: RoleLearning = getattr(config, role)
         self._parameters = model.parameters(role)
         self._optimizer = torch.optim.AdamW(
             list(self._parameters.values()),
-            lr=learning.lr,
+            lr=self._learning.lr,
             betas=config.betas,
             weight_decay=config.weight_decay,
             foreach=True,
@@ -98,7 +133,7 @@ class Trainer:
         self.model.activate(self.role)
         updates = self._updates(window, batch)
         self.version += 1
-        sums, versions, gradient_norm = updates[0]
+        (sums, versions, weights), gradient_norm, lr = updates[0]
         rewards, advantages = _all(window, "rewards"), _all(window, "advantages")
         samples = [sample for g in window.groups for sample in g.generation.samples]
         metrics = {
@@ -107,7 +142,9 @@ class Trainer:
             **versions.metrics(),
             **versions.shares(sums),
             "grad_norm": gradient_norm,
-            "lr": float(self._optimizer.param_groups[0]["lr"]),
+            "lr": lr,
+            **({"sample_ess": weights.effective} if self.config.lr_by_ess else {}),
+            **({"ranks": float(self.ranks.size)} if self.ranks.size > 1 else {}),
             "groups": float(len(window.groups)),
             "samples": float(len(rewards)),
             "reward_mean": float(rewards.mean()),
@@ -156,14 +193,29 @@ class Trainer:
     def restore(self, run: Path, saved: Saved) -> None:
         """Back to a saved version, bit for bit. CheckpointError if it is damaged or foreign."""
         loaded = checkpoint.read(run, saved.checkpoint, saved.digest)
-        self._put(loaded.adapter, loaded.optimizer)
-        self.version = checkpoint.version_of(saved)
+        self.put(loaded.adapter, loaded.optimizer, checkpoint.version_of(saved))
+
+    def put(
+        self, adapter: dict[str, Tensor], optimizer: Mapping[str, Tensor], version: int
+    ) -> None:
+        """These weights and moments from here on. CheckpointError if they do not fit the model."""
+        self._put(adapter, optimizer)
+        self.version = version
+
+    def fingerprint(self) -> str:
+        """Sha-256 (16 hex digits) over the policy's bits and its optimiser's."""
+        digest = hashlib.sha256()
+        state = {**self.model.adapter(self.role), **self._optimizer_state()}
+        for name, tensor in state.items():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
 
     def begin_with(self, run: Path, saved: Saved, *, optimizer: bool) -> None:
         """A version of another run, to be saved as this one's first. Its optimiser's moments come
         along or are left there. Raises as `restore` does."""
         loaded = checkpoint.read(run, saved.checkpoint, saved.digest)
-        self._put(loaded.adapter, loaded.optimizer if optimizer else {})
+        self.put(loaded.adapter, loaded.optimizer if optimizer else {}, self.version)
 
     def _put(self, adapter: dict[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
         state = self._unpacked(optimizer)
@@ -179,10 +231,14 @@ class Trainer:
         begun = (self.model.adapter(self.role), self._optimizer_state()) if count > 1 else None
         updates: list[Update] = []
         try:
-            views = self.model.look(batch)
-            proximal = self._proximal(batch, views)
+            hands = [self._hand(part) for part in self.ranks.own(deal(batch, self.ranks.size))]
+            whole = Whole(
+                tokens=batch.tokens,
+                samples=batch.samples,
+                max_completion_length=self._max_completion_length(batch),
+            )
             for _ in range(count):
-                updates.append(self._update(window, batch, views, proximal))
+                updates.append(self._update(window, hands, whole))
         except BaseException:
             if begun is not None and updates:
                 self._put(*begun)
@@ -191,11 +247,13 @@ class Trainer:
             self._optimizer.zero_grad(set_to_none=True)
         return updates
 
-    def _update(
-        self, window: Window, batch: Batch, views: Views | None, proximal: Sequence[Tensor | None]
-    ) -> Update:
-        self._optimizer.zero_grad(set_to_none=True)
-        sums, versions = self._accumulate(batch, views, proximal)
+    def _hand(self, batch: Batch) -> Hand:
+        views = self.model.look(batch)
+        return Hand(batch, views, self._proximal(batch, views))
+
+    def _update(self, window: Window, hands: Sequence[Hand], whole: Whole) -> Update:
+        everything = self._accumulate(hands, whole)
+        sums = everything.tokens
         gradient_norm = self._clip()
         # The ratio too: a loss that never weighs by mu would train on a broken mu unnoticed.
         if not all(map(_finite, (sums.loss, gradient_norm, sums.ratio))):
@@ -204,8 +262,10 @@ class Trainer:
                 f"{sums.ratio} on the window that begins with group {window.groups[0].group}: "
                 "nothing was changed. Reject these groups or lower learner.<role>.lr"
             )
+        lr = rate(self.config, self._learning, self.version, everything.samples)
+        self._optimizer.param_groups[0]["lr"] = lr
         self._optimizer.step()
-        return sums, versions, gradient_norm
+        return Update(everything, gradient_norm, lr)
 
     def _proximal(self, batch: Batch, views: Views | None) -> Sequence[Tensor | None]:
         """log pi of the weights as they are, a micro-batch each, for a loss that asks for them."""
@@ -214,31 +274,37 @@ class Trainer:
         with torch.no_grad():
             return [self.model.logprobs(micro, views) for micro in batch.micro_batches]
 
-    def _accumulate(
-        self, batch: Batch, views: Views | None, proximal: Sequence[Tensor | None]
-    ) -> tuple[TokenSums, VersionSums]:
+    def _accumulate(self, hands: Sequence[Hand], whole: Whole) -> Sums:
         """Gradients of the whole window; returns its sums."""
-        whole = Whole(
-            tokens=batch.tokens,
-            samples=batch.samples,
-            max_completion_length=self._max_completion_length(batch),
-            second_moment_cutoff=self._second_moment_cutoff(batch, views),
-        )
-        sums, versions = TokenSums(), VersionSums()
-        for micro, begun_with in zip(batch.micro_batches, proximal, strict=True):
+        whole = replace(whole, second_moment_cutoff=self._second_moment_cutoff(hands))
+        parameters = list(self._parameters.values())
+        gradients, found = [], []
+        for hand in hands:
+            self._optimizer.zero_grad(set_to_none=True)
+            found.append(self._backward(hand, whole))
+            gradients.append([parameter.grad for parameter in parameters])
+        summed = self.ranks.add(gradients, parameters)
+        for parameter, gradient in zip(parameters, summed, strict=True):
+            parameter.grad = gradient
+        return reduce(Sums.plus, self.ranks.gather(found))
+
+    def _backward(self, hand: Hand, whole: Whole) -> Sums:
+        """Gradients of one hand's micro-batches; returns their sums."""
+        sums = Sums(TokenSums(), VersionSums(), SampleSums())
+        for micro, begun_with in zip(hand.batch.micro_batches, hand.proximal, strict=True):
             reference: Tensor | None = None
             if self._loss.needs_reference:
                 with self.model.base():
-                    reference = self.model.logprobs(micro, views)
+                    reference = self.model.logprobs(micro, hand.views)
             tokens = replace(
-                self._tokens(micro, self.model.logprobs(micro, views), reference),
+                self._tokens(micro, self.model.logprobs(micro, hand.views), reference),
                 proximal=begun_with,
             )
             loss, part = self._loss(tokens, whole)
             loss.backward()  # type: ignore[no-untyped-call]
-            sums = sums + part
-            versions = versions + version_sums(tokens)
-        return sums, versions
+            weights = sample_sums(tokens) if self.config.lr_by_ess else SampleSums()
+            sums = sums.plus(Sums(part, version_sums(tokens), weights))
+        return sums
 
     def _tokens(self, micro: MicroBatch, logprobs: Tensor, reference: Tensor | None) -> Tokens:
         device = self.model.device
@@ -260,18 +326,21 @@ class Trainer:
             )
         return length
 
-    def _second_moment_cutoff(self, batch: Batch, views: Views | None) -> float | None:
+    def _second_moment_cutoff(self, hands: Sequence[Hand]) -> float | None:
         """M2PO's, for which the whole window is looked at once more, without gradient."""
         threshold = self._loss.second_moment_threshold
         if threshold is None:
             return None
         found = []
-        with torch.no_grad():
-            for micro in batch.micro_batches:
-                tokens = self._tokens(micro, self.model.logprobs(micro, views), None)
-                departure = look(tokens, tokens.behaviour).departure
-                found.append(squares(departure)[tokens.mask])
-        return second_moment_cutoff(torch.cat(found), threshold)
+        for hand in hands:
+            moments = []
+            with torch.no_grad():
+                for micro in hand.batch.micro_batches:
+                    tokens = self._tokens(micro, self.model.logprobs(micro, hand.views), None)
+                    departure = look(tokens, tokens.behaviour).departure
+                    moments.append(squares(departure)[tokens.mask].cpu())
+            found.append(torch.cat(moments))
+        return second_moment_cutoff(torch.cat(self.ranks.gather(found)), threshold)
 
     def _clip(self) -> float:
         return float(
@@ -303,10 +372,10 @@ class Trainer:
 
 def _of_last(update: Update) -> dict[str, float]:
     """Figures of a window's last optimiser step; the others are of its first."""
-    sums, _, gradient_norm = update
+    sums = update.sums.tokens
     return {
         "last_loss": sums.loss,
-        "last_grad_norm": gradient_norm,
+        "last_grad_norm": update.gradient_norm,
         "last_clipped_share": sums.metrics()["clipped_share"],
         "last_mismatch_kl": sums.metrics()["mismatch_kl"],
     }

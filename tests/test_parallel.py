@@ -1,0 +1,200 @@
+"""A learner of several real processes: the bits of one that plays them, and one end for all."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks_child
+import tiny_model
+import torch
+from nursery import Nursery
+
+from mmzero_async.config import ConfigError, load
+from mmzero_async.learner import parallel
+from mmzero_async.learner.errors import RanksError
+from mmzero_async.learner.ranks import Ranks
+from mmzero_async.learner.step import Trainer, make_deterministic
+from mmzero_async.ports import free_port
+from mmzero_async.workers.loop import HOPELESS
+
+
+def torchrun(kind: str, folder: Path, out: Path, hosts: int = 1, **settings: object) -> str:
+    """The child under torchrun, as workers/learner_ranks.py calls it; what was said on stderr.
+
+    More hosts than one are as many launchers on this machine, which find each other by a port.
+    """
+    program = [str(Path(ranks_child.__file__)), kind, str(folder), str(out)]
+    options = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    count = ["--nproc-per-node", str(settings["processes"])]
+    port = str(free_port("127.0.0.1", 0, key="port"))
+    launchers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *count, *program, *options],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "PET_NNODES": str(hosts),
+                "PET_NODE_RANK": str(host),
+                "PET_MASTER_ADDR": "127.0.0.1",
+                "PET_MASTER_PORT": port,
+            },
+        )
+        for host in range(hosts)
+    ]
+    said = "".join(launcher.communicate(timeout=300)[1] for launcher in launchers)
+    assert all((launcher.returncode == 0) == (kind == "story") for launcher in launchers), said
+    return said
+
+
+def played(folder: Path, out: Path, ranks: int, **settings: Any) -> dict[str, Any]:
+    """The same story in this process."""
+    threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    make_deterministic(1)
+    try:
+        config = tiny_model.config(**settings)
+        it = Trainer(ranks_child.policy(folder, config), "solver", config, Ranks(ranks))
+        return ranks_child.story(it, out)
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(before)
+
+
+TWO = ["learner.processes=2", "learner.micro_batch_tokens=1024"]
+CASES: dict[str, dict[str, Any]] = {
+    "gradients added up": {},
+    "two hosts": {"sharding": "fsdp"},
+    "layers sharded": {"sharding": "fsdp"},
+    "full weights": {"weights": "full"},
+    "layers sharded and computed again, logits in chunks": {
+        "sharding": "fsdp",
+        "gradient_checkpointing": True,
+        "logprob_chunk": 5,
+        "kl_coefficient": 0.1,
+        "lr_by_ess": 1.0,
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_make_the_bits_of_one_that_plays_both(tiny_folder, tmp_path, case):
+    settings = CASES[case]
+    hosts = 2 if case == "two hosts" else 1
+    torchrun("story", tiny_folder, tmp_path / "two", hosts, processes=2 // hosts, **settings)
+    found, other = (
+        json.loads((tmp_path / "two" / rank / "found.json").read_text()) for rank in "01"
+    )
+    expected = played(tiny_folder, tmp_path / "played", 2, **settings)
+    assert {name: found[name] for name in expected} == expected
+    # And within rounding what one process alone makes of the same windows.
+    alone = played(tiny_folder, tmp_path / "alone", 1, **settings)
+    for one, two in zip(alone["metrics"], found["metrics"], strict=True):
+        assert two.pop("ranks") == 2.0
+        assert two == pytest.approx(one, rel=1e-3, abs=1e-6)
+    # Rank 1 ends with the same bits and has written no version.
+    assert other["fingerprint"] and not (tmp_path / "two" / "1" / "checkpoints").exists()
+    assert sorted(
+        p.name for p in (tmp_path / "two" / "0" / "checkpoints" / "solver").iterdir()
+    ) == [
+        "000000",
+        "000002",
+        "000004",
+    ]
+    model = ranks_child.policy(tiny_folder, tiny_model.config())
+    whole = 0 if case == "full weights" else ranks_child.held(model)
+    if settings.get("sharding") == "fsdp":
+        assert found["held"] + other["held"] == whole
+        assert max(found["held"], other["held"]) <= 0.51 * whole
+    else:
+        assert found["held"] == other["held"] == whole
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ranks_that_hold_other_bits_save_nothing(tiny_folder, tmp_path):
+    said = torchrun("apart", tiny_folder, tmp_path, processes=2)
+    assert "RanksError: solver, version 0: the ranks hold different weights" in said
+    assert not list(tmp_path.glob("*/checkpoints/*/*"))
+
+
+def test_without_torchrun_a_learner_of_several_processes_says_how_to_start_it(monkeypatch):
+    config = load("seedling", ["learner.processes=2"]).learner
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    with pytest.raises(RanksError, match=r"learner\.processes = 2, but torchrun did not.*ranks"):
+        parallel.join(config)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(RanksError, match="torchrun started 3"):
+        parallel.join(config)
+
+
+# --- the learner as the supervisor starts it ------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_learner_of_two_processes_killed_anywhere_goes_on_from_the_last_committed_step(
+    tmp_path, tiny_folder, capsys
+):
+    """Launcher, leader and follower in turn; then as undisturbed, and nobody is left behind."""
+    from test_pipeline_torture import same_weights_as_undisturbed
+    from torture_pipeline import LEARNER, Run
+
+    seed = int(os.environ.get("TORTURE_SEED", time.time_ns() % 10**9))
+    rng = random.Random(seed)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    with (
+        Nursery("pipeline_children", "mmzero_async.workers.learner_ranks") as nursery,
+        Run(nursery, run_dir, tiny_folder, rng, TWO) as run,
+    ):
+        try:
+            run.gets_on(steps=2)
+            for fault in rng.sample(["launcher", "rank 0", "rank 1", "early"], 4):
+                time.sleep(rng.random() * 2)
+                if fault in ("launcher", "early"):
+                    run.kill(LEARNER)
+                if fault == "early":  # the new one, before or while its ranks come up
+                    time.sleep(rng.random() * 5)
+                    run.kill(LEARNER)
+                if fault.startswith("rank"):
+                    run.kill_rank(int(fault[-1]))
+                run.gets_on(steps=1)
+            run.finish()
+            run.until("no rank is left", lambda: not run.ranks())
+        except BaseException as error:
+            error.add_note(f"TORTURE_SEED={seed}; evidence in {run_dir}")
+            raise
+        kills = dict(run.kills)
+    followers = {p.name for p in (run_dir / "logs").glob("learner-0.*.jsonl")}
+    assert followers == {"learner-0.1.jsonl"}
+    steps = same_weights_as_undisturbed(run_dir, tiny_folder, tmp_path / "again")
+    with capsys.disabled():
+        print(f"\nseed {seed}: killed {kills}; steps as undisturbed {steps}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_another_start_would_not_help_is_said_through_the_launcher(tmp_path):
+    """Or the supervisor would start it again and again."""
+    config = load("seedling", ["learner.processes=2", f"log.keys={tmp_path / 'no keys here'}"])
+    (tmp_path / "config.json").write_text(config.to_json())
+    launched = subprocess.run(
+        [sys.executable, "-m", "mmzero_async.workers.learner_ranks", "--run-dir", tmp_path],
+        capture_output=True,
+        text=True,
+    )
+    assert launched.returncode == HOPELESS, launched.stderr
+
+
+def test_full_weights_are_not_sharded_and_the_configuration_says_so():
+    with pytest.raises(ConfigError, match=r'learner\.sharding = "none"'):
+        load("seedling", ["learner.weights=full", "learner.sharding=fsdp"])
