@@ -272,6 +272,7 @@ OTHER_WORDS = {
     "learner.dtype": "bfloat16",
     "learner.device": "cuda",
     "learner.loss": "dapo",
+    "learner.sharding": "fsdp",
     "learner.loss_options.proximal": "behaviour",
     "learner.loss_options.importance_sampling_level": "sequence",
     "learner.loss_options.vllm_importance_sampling_mode": "token_mask",
