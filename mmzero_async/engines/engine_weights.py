@@ -88,6 +88,7 @@ class CheckpointTransfer(WeightTransferEngine[Nothing, WeightsFile]):  # type: i
                 names = file.keys()
                 self.model.load_weights((name, file.get_tensor(name)) for name in names)
             finalize_layerwise_reload(self.model, self.model_config)
+            _pack_again(self.model)
             differing = different(self.model, update_info.path)
         except BaseException:
             logger.exception("the weights of %s are in here in part: this engine ends", update_info)
@@ -188,7 +189,26 @@ def different(model: nn.Module, path: str) -> list[str]:
             wanted = file.get_tensor(name).to(rows.dtype).to(rows.device)
             if not torch.equal(rows, wanted):
                 odd.append(name)
+    # A head tied to the embedding is in no file, and has a packed copy of its own.
+    for name, layer in _packed_beside(model):
+        packed = torch.cat(list(_columns(layer, layer.weight.shape[1], layer.weight.dtype))).T
+        if not torch.equal(packed, layer.weight):
+            odd.append(name)
     return odd
+
+
+def _packed_beside(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Layers with a packed copy of a matrix that they also hold plainly."""
+    for name, layer in model.named_modules():
+        weight = getattr(layer, "weight", None)
+        if hasattr(layer, "cpu_linear") and weight is not None and weight.numel():
+            yield name, layer
+
+
+def _pack_again(model: nn.Module) -> None:
+    """vLLM reloads what a file has; a head tied to the embedding would keep its old packed copy."""
+    for _, layer in _packed_beside(model):
+        layer.quant_method.process_weights_after_loading(layer)
 
 
 def _shapes(file: Any) -> dict[str, tuple[int, ...]]:
@@ -203,13 +223,12 @@ def _held(place: Place, layers: dict[int, Tensor]) -> Tensor:
     if place.parameter != "weight" or parameter.numel() or not all(place.shape):
         return parameter
     if id(place.layer) not in layers:
-        layers[id(place.layer)] = torch.cat(list(_columns(place, parameter.dtype))).T
+        columns = _columns(place.layer, place.shape[1], parameter.dtype)
+        layers[id(place.layer)] = torch.cat(list(columns)).T
     return layers[id(place.layer)]
 
 
-def _columns(place: Place, dtype: torch.dtype) -> Iterator[Tensor]:
-    packed: Any = place.layer
-    width = place.shape[1]
+def _columns(packed: Any, width: int, dtype: torch.dtype) -> Iterator[Tensor]:
     for start in range(0, width, _ROWS_AT_ONCE):
         ones = torch.eye(width, dtype=dtype)[start : start + _ROWS_AT_ONCE]
         yield packed.cpu_linear(ones.contiguous(), packed.weight, None)
