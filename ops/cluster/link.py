@@ -18,7 +18,7 @@ import asyncssh
 from mmzero_async.ops.cluster import words as w
 from mmzero_async.ops.cluster.plan import PlannedHost
 
-ANSWER_SECONDS = 4.0  # for a heartbeat; a longer silence is a line that is down
+ANSWER_SECONDS = 3.5  # for a heartbeat, asked every second: a line that is down is known in 5
 CONNECT_SECONDS = 4.0
 START_SECONDS = 90.0  # for an agent that is started, on a host that is busy
 SLOW_SECONDS = 120.0  # for what stops processes or reads a base model

@@ -24,15 +24,15 @@ from mmzero_async.schemas.events import PolicyPublished, StepCommitted
 
 NOTICED_WITHIN = 5.0  # seconds
 ROLES: Roles = {
-    "alpha": {"log": 1, "learner": 1, "proposer": 1},
+    "alpha": {"log": 1, "proposer": 1},
     "beta": {"engine": 1, "solver": 1},
     "gamma": {"coder": 1, "renderer": 1, "solver": 1},
-    "delta": {"coder": 1, "renderer": 1, "solver": 1},
+    "delta": {"learner": 1, "coder": 1, "renderer": 1, "solver": 1},
 }
 LATER: Roles = {"epsilon": {"renderer": 1, "solver": 1}}
 KILLED = ("alpha.proposer-0", "gamma.coder-0", "gamma.renderer-0", "beta.solver-0")
 PORTS = (5701, 5702, 8701)
-FAR = "delta"  # on a cable that may be made bad
+FAR = "delta"  # on a cable that may be made bad; far from the log and from the engine
 
 
 Engine = Callable[[Hosts], AbstractAsyncContextManager[Sequence[str]]]
@@ -79,7 +79,7 @@ async def rehearse(
                 found.append(await faults.pull("gamma"))
                 found.append(await faults.worsen(FAR))
             if not short:
-                found.append(await faults.kill("alpha.learner-0"))
+                found.append(await faults.kill(f"{FAR}.learner-0"))
                 if own_engine:
                     found.append(await faults.kill_engine("beta.engine"))
             write_inventory(hosts, folder, {**roles, **LATER}, overrides, PORTS)

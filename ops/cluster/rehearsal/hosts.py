@@ -157,24 +157,43 @@ async def _serve_ssh(made: Hosts) -> None:
     (folder / "id").chmod(0o600)
     ours.write_public_key(str(folder / "authorized"))
     theirs.write_private_key(str(folder / "host_key"))
+    (folder / "host_key").chmod(0o600)
     public = theirs.export_public_key().decode().strip()
     known = [f"[{host.address}]:{_SSH_PORT} {public}\n" for host in made.hosts.values()]
     (folder / "known_hosts").write_text("".join(known))
-    files = (str(folder / "host_key"), str(folder / "authorized"))
-    module = "mmzero_async.ops.cluster.rehearsal.sshd"
     for host in made.hosts.values():
-        command = (sys.executable, "-m", module, host.address, str(_SSH_PORT), *files)
+        command = host.command(*_ssh_server(folder, host))
         with (folder / f"sshd-{host.name}.log").open("ab") as log:
-            host.processes.append(
-                await asyncio.create_subprocess_exec(
-                    *host.command(*command),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                )
+            child = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
             )
+        host.processes.append(child)
     for host in made.hosts.values():
         await until_open(host.address, _SSH_PORT)
+
+
+def _ssh_server(folder: Path, host: RehearsalHost) -> list[str]:
+    """OpenSSH's, where it is installed and we may start it; else asyncssh's."""
+    sshd = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    key, authorized = str(folder / "host_key"), str(folder / "authorized")
+    if sshd is None or os.geteuid() != 0:
+        module = "mmzero_async.ops.cluster.rehearsal.sshd"
+        return [sys.executable, "-m", module, host.address, str(_SSH_PORT), key, authorized]
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # it wants an empty folder
+    settings = {
+        "ListenAddress": host.address,
+        "Port": _SSH_PORT,
+        "HostKey": key,
+        "AuthorizedKeysFile": authorized,
+        "PidFile": "none",
+        "StrictModes": "no",
+        "UsePAM": "no",
+        "PasswordAuthentication": "no",
+        "PermitRootLogin": "prohibit-password",
+    }
+    config = folder / f"sshd-{host.name}.conf"
+    config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    return [sshd, "-D", "-e", "-f", str(config)]
 
 
 async def until_open(address: str, port: int) -> None:
