@@ -81,10 +81,11 @@ def answer(request: Request, place: Place) -> Reply:
 def _apart(request: Request, place: Place) -> Reply:
     """What came of a program in a process of its own, which is gone when this returns."""
     reading, writing = os.pipe()
+    child = os.getpid()
     process = os.fork()
     if process == 0:
         os.close(reading)
-        _live(request, place, writing)
+        _live(request, place, writing, child)
     os.close(writing)
     size = place.options.size
     told = _told(reading, 3 * size * size + _OVERHEAD, place.options.wall_seconds)
@@ -143,12 +144,11 @@ def _lost(status: int) -> Reply:
 # --- the life of a program's process ------------------------------------------------------------
 
 
-def _live(request: Request, place: Place, writing: int) -> NoReturn:
+def _live(request: Request, place: Place, writing: int, child: int) -> NoReturn:
     """Never returns: the process ends here, whatever happens."""
     try:
-        parent = os.getppid()
         die_with_parent()
-        if os.getppid() != parent:  # it died before it could take us along
+        if os.getppid() != child:  # it died before it could take us along
             os._exit(1)
         for descriptor in range(3):
             os.dup2(place.nothing, descriptor)
