@@ -23,10 +23,12 @@ from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.cli import app
 from mmzero_async.ops.rundir import open_run
 from mmzero_async.projections.dispatcher import PipelineDispatcher
+from mmzero_async.projections.flow import Flow, stages
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.projections.schedule import OUT_OF_PHASE, Phase, Schedule
 from mmzero_async.projections.settings import settings_of
 from mmzero_async.schemas.events import ROLES, Answered, Event, GroupRejected, Role, StepCommitted
+from mmzero_async.schemas.flow import Hand
 
 ONE_EACH = [
     "schedule.mode=sequential",
@@ -468,3 +470,22 @@ def test_a_place_that_is_not_there_is_refused_before_anything_starts(tmp_path: P
     config = load(overrides=["schedule.start.coder=/nowhere/at/all"])
     with pytest.raises(ConfigError, match=r"schedule\.start\.coder: there is no folder /nowhere"):
         open_run(tmp_path / "run", config)
+
+
+def test_who_asks_why_is_told_whose_turn_it_is() -> None:
+    config = load(overrides=[*ONE_EACH, "learner.proposer.groups=1", "admission.eta=4"])
+
+    def waits(*events: Event) -> dict[str, str]:
+        learner = [Hand(worker="learner-0", role="learner", free=0, silent_seconds=0.0)]
+        pipeline = Log([run_started(config, "r"), *publish_all(), *events]).pipeline
+        found = stages(pipeline, Flow(started=0.0), config, {}, learner, 0, 1.0)
+        return {stage.stage: stage.waits_for for stage in found}
+
+    assert waits()["train/coder"] == "its turn: iteration 1 trains the proposer"
+    busy = waits(proposed("g0", [True]))
+    assert busy["propose"].endswith(
+        "1 proposer groups are ready or in the making, at most 1 may be (its turn)"
+    )
+    over = waits(*(step(role, n, []) for n in (1, 2) for role in ROLES))
+    assert over["propose"] == "nothing: the schedule is over"
+    assert over["train/solver"] == "nothing: the schedule is over"

@@ -204,7 +204,8 @@ def _training(
     if not learning.train and not ready:
         waits_for = f"nothing: the {role} is frozen"
     elif not trains and not ready:
-        waits_for = f"its turn: {pipeline.schedule.whose_turn}"
+        turn = pipeline.schedule.whose_turn
+        waits_for = f"nothing: {turn}" if pipeline.schedule.over else f"its turn: {turn}"
     elif not here.get("learner"):
         waits_for = "a learner: none is here"
     elif not full and trains:
