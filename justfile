@@ -70,7 +70,7 @@ experiment WHAT="" *ARGS: setup
 run-cluster INVENTORY="cluster.toml" *ARGS: setup
     {{mmzero}} run-cluster {{INVENTORY}} {{ARGS}}
 
-# a cluster of network namespaces here, and all that may go wrong with it (root; 15 minutes)
+# a cluster of network namespaces here, and all that may go wrong with it (root; 5 minutes)
 [group('cluster')]
 cluster-demo *ARGS: setup
     {{python}} -m mmzero_async.ops.cluster.rehearsal.demo {{ARGS}}

@@ -241,6 +241,8 @@ async def test_a_host_that_cannot_be_used_says_why_and_what_to_do(shore, tmp_pat
     port = free_port("127.0.0.1", 0, key="ssh.port")
     said = await refused(replace(host, ssh=replace(ssh, port=port)))
     assert said.startswith("LinkLost") and f"alpha (127.0.0.1:{port})" in said
+    said = await refused(replace(host, address="nowhere.invalid"))
+    assert said.startswith("HostRefused") and "alpha (nowhere.invalid" in said
     said = await refused(replace(host, ssh=replace(ssh, known_hosts=str(tmp_path / "absent"))))
     assert said.startswith("HostRefused") and "is no file" in said
     (tmp_path / "nobody").write_text("")

@@ -67,6 +67,10 @@ async def test_a_cluster_survives_its_faults_and_every_promise_is_kept(
         assert fault.get("processes_lived_on", True) and not fault.get("missed"), fault
     [drained] = [f for f in found if f.get("fault") == "drain gamma"]
     assert drained["left"] == ["goodbye"]
+    [secrets] = [f for f in found if f.get("event") == "secrets"]
+    # The server's, the driver's and the engine's, and one of each host; many processes were seen.
+    assert secrets["secrets"] == 3 + 5 and secrets["processes"] > 20 and secrets["files"] > 20
+    assert secrets["told_by"] == []
     [stopped] = [f for f in found if f.get("event") == "stopped"]
     assert stopped["status"] == 0
     assert found[-1]["clean"] and found[-1]["secrets_left"] == [], found[-1]

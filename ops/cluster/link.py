@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import shlex
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -141,6 +142,8 @@ async def _connection(host: PlannedHost) -> AsyncIterator[asyncssh.SSHClientConn
             f"{where}: SSH does not let us in ({error}): set ssh.user and ssh.identity, and put "
             "the public key into its authorized_keys"
         ) from None
+    except socket.gaierror as error:
+        raise HostRefused(f"{where}: this machine knows no such address: {error}") from None
     except (OSError, asyncssh.Error) as error:  # a timeout is an OSError
         raise LinkLost(f"SSH does not answer at {where}: {str(error) or 'timed out'}") from None
     try:

@@ -20,6 +20,7 @@ from typing import Any
 from mmzero_async.ops.cluster.rehearsal.faults import Faults, say, since
 from mmzero_async.ops.cluster.rehearsal.hosts import Hosts, rehearsal_hosts
 from mmzero_async.ops.cluster.rehearsal.scene import Roles, Stuck, playing, write_inventory
+from mmzero_async.ops.cluster.rehearsal.secrecy import told_secrets
 from mmzero_async.schemas.events import PolicyPublished, StepCommitted
 
 NOTICED_WITHIN = 5.0  # seconds
@@ -89,6 +90,8 @@ async def rehearse(
             moment = time.monotonic()
             await scene.event(moment, lambda e: isinstance(e, StepCommitted), "a step after it all")
             await scene.event(moment, lambda e: isinstance(e, PolicyPublished), "its policy")
+            secrets = await asyncio.to_thread(told_secrets, folder)
+            found.append(say(event="secrets", **secrets))
             found.append(say(event="stopped", status=await scene.stop()))
     found.append(say(**await audit(folder)))
     return found
@@ -130,7 +133,8 @@ def main() -> int:
     except Stuck as error:
         print(f"cluster-demo: {error}", file=sys.stderr)
         return 1
-    return 0 if found[-1]["clean"] and not late(found) else 1
+    told = [f for f in found if f.get("told_by")]
+    return 0 if found[-1]["clean"] and not late(found) and not told else 1
 
 
 if __name__ == "__main__":
