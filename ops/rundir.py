@@ -85,6 +85,7 @@ def _essence(config: Config) -> str:
         "engine": ("host", "port", "url", "start_seconds", "request_seconds", "threads"),
         "workers": tuple(tree["workers"]),
         "eval": tuple(tree["eval"]),
+        "logs": tuple(tree["logs"]),
     }.items():
         for key in keys:
             tree[section].pop(key)

@@ -30,9 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     run_dir: Path = args.run_dir
     os.nice(_NICENESS)
-    logger = telemetry.configure(run_dir, "log-reader", run=run_dir.name)
+    config = from_json((run_dir / "config.json").read_text())
+    logger = telemetry.configure(run_dir, "log-reader", config.logs, run=run_dir.name)
     try:
-        config = from_json((run_dir / "config.json").read_text())
         listen = config.log if args.port is None else replace(config.log, read_port=args.port)
         reader = LogReader.open(run_dir / "log")
         try:

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     run_dir: Path = args.run_dir
     config = from_json((run_dir / "config.json").read_text())
-    logger = telemetry.configure(run_dir, "log-server", run=run_dir.name)
+    logger = telemetry.configure(run_dir, "log-server", config.logs, run=run_dir.name)
     try:
         writer = LogWriter(
             run_dir / "log", run=run_dir.name, map_gib=config.log.map_gib, sync=config.log.sync

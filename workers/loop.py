@@ -105,7 +105,14 @@ def setting_from_command_line(role: str) -> tuple[Setting, str]:
     parser.add_argument("--hand-over", action="store_true", help="send policies to the engine")
     args = parser.parse_args()
     config = from_json((args.run_dir / "config.json").read_text())
-    logger = telemetry.configure(args.run_dir, args.worker, run=args.run_dir.name, role=role)
+    logger = telemetry.configure(
+        args.run_dir,
+        args.worker,
+        config.logs,
+        run=args.run_dir.name,
+        worker=args.worker,
+        role=role,
+    )
     engine = args.engine_url or _published(
         args.run_dir / address_file(config.learner.weights, role)
     )
