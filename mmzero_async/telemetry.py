@@ -22,6 +22,7 @@ from mmzero_async.telemetry_options import LogsOptions
 LOGS = "logs"
 LINES = ".jsonl"
 PRINTED = (".err", ".log")  # of what children and engines print
+LOOK_SECONDS = 5.0  # between two looks at what was printed
 HOST = "MMZERO_HOST"  # the host's name in the lines, where it is not its own
 
 

@@ -275,12 +275,13 @@ def tail_command(
     role: Annotated[str, typer.Option(help="role or process")] = "",
     level: Annotated[str, typer.Option(help="at least this level")] = "info",
     lineage: Annotated[str, typer.Option(help="lineage id")] = "",
+    host: Annotated[str, typer.Option(help="host's name")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Follow the structured logs of all processes, merged."""
     if level not in tail.LEVELS:
         raise ConfigError(f"--level {level}: choose one of {', '.join(tail.LEVELS)}")
-    wanted = tail.Wanted(role=role, level=level, lineage=lineage)
+    wanted = tail.Wanted(role=role, level=level, lineage=lineage, host=host)
     try:
         for line in tail.follow(run_folder(run), wanted, forever=follow, last=last):
             if as_json:

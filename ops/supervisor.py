@@ -47,7 +47,9 @@ class Supervisor:
         self.run_dir, self.config, self.base_model = run.path, run.config, run.base_model
         self.lock = run.lock
         self.say, self.progress = say, progress
-        self.logger: Any = telemetry.configure(run.path, "supervisor", run=run.path.name)
+        self.logger: Any = telemetry.configure(
+            run.path, "supervisor", run.config.logs, run=run.path.name
+        )
         self.report = Report()
         self.children: list[Child] = []
         self.stopping = asyncio.Event()
@@ -132,11 +134,18 @@ class Supervisor:
         """A task group for what watches; stops all children at the end, in reverse order."""
         async with asyncio.TaskGroup() as group:
             self.group = group
+            bounding = group.create_task(self._bound_printed())
             try:
                 yield group
             finally:
+                bounding.cancel()
                 for child in reversed(self.children):
                     await child.stop()
+
+    async def _bound_printed(self) -> None:
+        while True:
+            telemetry.bound_printed(self.run_dir, self.config.logs)
+            await asyncio.sleep(telemetry.LOOK_SECONDS)
 
     async def _start(self, name: str, module: str, *options: str, vital: bool = True) -> Child:
         command = [sys.executable, "-m", f"mmzero_async.workers.{module}"]

@@ -226,7 +226,7 @@ def test_tail_merges_the_logs_of_all_processes_by_time_and_filters(run: Path) ->
     logs = run / "logs"
     logs.mkdir()
     line = '{{"timestamp": "2026-01-01T00:00:0{t}Z", "level": "{level}", "process": "{p}", '
-    line += '"role": "{role}", "event": "e{t}", "lineage": "{lineage}"}}\n'
+    line += '"role": "{role}", "event": "e{t}", "lineage": "{lineage}", "host": "h-{p}"}}\n'
     (logs / "a.jsonl").write_text(
         line.format(t=1, level="info", p="solver-0", role="solver", lineage="g1.s0.d0")
         + "not json\n"
@@ -244,6 +244,7 @@ def test_tail_merges_the_logs_of_all_processes_by_time_and_filters(run: Path) ->
     assert events("--role", "solver") == ["e1", "e3"]
     assert events("--level", "warning") == ["e3"]
     assert events("--lineage", "g1") == ["e1", "e2"]
+    assert events("--host", "h-coder-0") == ["e2"]
     assert events("-n", "1") == ["e3"]
     assert "choose one of" in mmzero("tail", run, "--level", "loud").stderr
 

@@ -182,17 +182,20 @@ async def _work(setting: Setting, client: LogClient, role: str, stage: Stage, jo
     while True:
         lease = await client.lease(stage)
         key = lease.work.key
+        logger = setting.logger.bind(
+            work=key, lineage=lease.work.target, version=lease.work.version
+        )
         try:
             async with asyncio.timeout(lease.seconds):
                 result = await job(lease)
         except (EngineUnavailable, PolicyNotLoaded) as error:
             # Not the work's fault: the engine is restarting or the policy was just replaced.
-            setting.logger.warning("engine not ready", work=key, error=str(error))
+            logger.warning("engine not ready", error=str(error))
             await client.fail(key, str(error), counts=False)
             await asyncio.sleep(ENGINE_PAUSE)
             continue
         except Exception as error:  # one piece of work must not end the worker
-            setting.logger.exception("work failed", work=key)
+            logger.exception("work failed")
             reason = f"{type(error).__name__}: {error}"[:500]
             await client.append(
                 [WorkerFailed(worker=setting.worker, role=role, error=reason, work=key)]
@@ -201,4 +204,4 @@ async def _work(setting: Setting, client: LogClient, role: str, stage: Stage, jo
             continue
         await client.append(result.events, result.blobs)
         client.done(key)
-        setting.logger.info("done", work=key, lineage=lease.work.target)
+        logger.info("done")

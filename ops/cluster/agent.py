@@ -25,6 +25,7 @@ from mmzero_async.ops.cluster import words as w
 from mmzero_async.ops.cluster.about import about
 from mmzero_async.ops.processes import Child, ProcessKeepsDying
 from mmzero_async.ops.rundir import base_model_folder, weights_digest
+from mmzero_async.telemetry_options import LogsOptions
 
 RIVAL_SECONDS = 5.0  # after which a silent driver's place may be taken by another
 GRACE = 10.0  # for each process between SIGTERM and SIGKILL
@@ -47,6 +48,7 @@ class Agent:
         self._driver: w.Hello | None = None
         self._line: asyncio.StreamWriter | None = None
         self._heard = 0.0
+        self._logs = LogsOptions()
         self._one_at_a_time = asyncio.Lock()  # what changes processes or files
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -66,6 +68,7 @@ class Agent:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1.0):
                         await self.ended.wait()
+                telemetry.bound_printed(self.run_dir, self._logs)
             await self._stop_all()
             self._remove_secrets()
             self.logger.info("agent ended")
@@ -182,6 +185,7 @@ class Agent:
 
     def _prepare(self, ask: w.Prepare) -> str:
         config = from_json(ask.config)
+        self._logs = config.logs
         _replace(self.run_dir / "config.json", ask.config, 0o644)
         keys = self.run_dir / w.KEYS
         for folder in (keys, keys / "authorized"):

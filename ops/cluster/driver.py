@@ -54,7 +54,7 @@ class Driver:
         self.folder, self.inventory, self.reread = folder, inventory, reread
         self.say, self.progress = say, progress
         self.lock = take_run(folder, plan.config)
-        self.logger: Any = telemetry.configure(folder, "driver", run=plan.run)
+        self.logger: Any = telemetry.configure(folder, "driver", plan.config.logs, run=plan.run)
         self.fleet = Fleet(plan, self._tell)
         self.report = Report()
         self.stopping = asyncio.Event()

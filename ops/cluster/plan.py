@@ -14,6 +14,7 @@ from mmzero_async.config import Config
 from mmzero_async.ops.cluster.inventory import STAGES, Host, Inventory, InventoryError, Ssh
 from mmzero_async.ops.cluster.objections import objections
 from mmzero_async.ops.cluster.words import KEYS
+from mmzero_async.telemetry import HOST
 from mmzero_async.transport.keys import SERVER_KEY
 
 ENGINE_KEY = "engine.key_secret"
@@ -269,7 +270,7 @@ def _process(
             if role != "renderer":
                 command += ["--engine-url", plan.engine_url]
                 command += ["--engine-key", f"{keys}/{ENGINE_KEY}"] if plan.engine_host else []
-    env = {**inventory.env, **inventory.hosts[host].env}
+    env = {HOST: host, **inventory.env, **inventory.hosts[host].env}
     if at.gpus:  # a process that is promised none must not take another's
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     return Process(
