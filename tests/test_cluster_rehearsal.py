@@ -61,7 +61,7 @@ async def test_a_cluster_survives_its_faults_and_every_promise_is_kept(
         warnings.warn(f"no network namespaces: {left_out}", stacklevel=1)
     assert len(hosts["hosts"]) == 5 and len(set(hosts["hosts"].values())) == 5
     faults = [f["fault"] for f in found if "fault" in f]
-    assert len(faults) == (8 if hosts["namespaces"] else 6), faults
+    assert len(faults) == (9 if hosts["namespaces"] else 7), faults
     assert late(found) == []
     for fault in found:
         assert fault.get("processes_lived_on", True) and not fault.get("missed"), fault

@@ -99,7 +99,7 @@ class Fleet:
         away = [
             f"{name} for {keeper.away_seconds:.0f} s"
             for name, keeper in self.keepers.items()
-            if keeper.trouble
+            if keeper.ready and keeper.trouble
         ]
         return f"out of reach: {', '.join(away)}" if away else ""
 
@@ -156,6 +156,7 @@ class Fleet:
                 self._tell,
                 self._fail,
             )
+        self._spread()  # before a line is open: what an earlier driver left may stay
         problems = [why for why in await asyncio.gather(*map(self._first, hosts)) if why]
         if problems:
             raise InventoryError("the hosts are not ready:\n" + "\n".join(problems))

@@ -162,7 +162,7 @@ class Keeper:
         for child in reply.children:
             old = before.get(child.name, w.ChildState(name=child.name))
             process = self.wanted.get(child.name)
-            if child.restarts > old.restarts:
+            if child.name in before and child.restarts > old.restarts:
                 self._tell("process started again", process=child.name, restarts=child.restarts)
             if child.given_up and not old.given_up:
                 self._tell("process given up", process=child.name, why=child.given_up)

@@ -83,6 +83,7 @@ async def rehearse(
                 found.append(await faults.kill(f"{FAR}.learner-0"))
                 if own_engine:
                     found.append(await faults.kill_engine("beta.engine"))
+            found.append(await faults.kill_driver("gamma"))
             write_inventory(hosts, folder, {**roles, **LATER}, overrides, PORTS)
             found.append(await faults.join("epsilon", LATER["epsilon"]))
             found.append(await faults.scale("solver", 5))

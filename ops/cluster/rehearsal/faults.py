@@ -79,6 +79,19 @@ class Faults:
             fault=f"kill {name}", detected=since(began, noticed), recovered=since(began, back)
         )
 
+    async def kill_driver(self, host: str) -> dict[str, Any]:
+        """The same command takes over what the hosts have kept running meanwhile."""
+        scene, before = self.scene, await self._pids(host)
+        began = time.monotonic()
+        await scene.replace_driver()
+        last = sorted(before)[-1]
+        await scene.pid(last)
+        return say(
+            fault="kill the driver",
+            recovered=since(began, time.monotonic()),
+            processes_lived_on=await self._pids(host) == before,
+        )
+
     async def pull(self, host: str) -> dict[str, Any]:
         """A link that is down for a while; the host's processes live on, and come back with it."""
         scene, at = self.scene, self.scene.hosts.hosts[host]

@@ -31,6 +31,7 @@ class Scene:
 
     hosts: Hosts
     folder: Path
+    inventory: Path
     log_host: str
     driver: asyncio.subprocess.Process
     patience: float
@@ -118,6 +119,12 @@ class Scene:
             await asyncio.sleep(0.2)
         raise Stuck(f"{process} does not run. {self.words()}")
 
+    async def replace_driver(self) -> None:
+        """Kills it, and gives the same command again."""
+        self.driver.kill()
+        await self.driver.wait()
+        self.driver = await _driver(self.folder, self.inventory)
+
     async def stop(self) -> int:
         """As Ctrl-C does; the driver's exit status."""
         self.driver.send_signal(signal.SIGINT)
@@ -154,28 +161,32 @@ def write_inventory(
     return path
 
 
-@contextlib.asynccontextmanager
-async def playing(
-    hosts: Hosts, folder: Path, inventory: Path, log_host: str, patience: float
-) -> AsyncIterator[Scene]:
-    """The driver, until the end; then it is stopped, and killed if it does not stop."""
+async def _driver(folder: Path, inventory: Path) -> asyncio.subprocess.Process:
     command = [sys.executable, "-m", "mmzero_async.ops.cli", "run-cluster", str(inventory)]
     with (folder / "driver.out").open("ab") as output:
-        driver = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             *(*command, "--run", str(folder / "driver")),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
         )
-    scene = Scene(hosts, folder, log_host, driver, patience)
+
+
+@contextlib.asynccontextmanager
+async def playing(
+    hosts: Hosts, folder: Path, inventory: Path, log_host: str, patience: float
+) -> AsyncIterator[Scene]:
+    """The driver, until the end; then it is stopped, and killed if it does not stop."""
+    driver = await _driver(folder, inventory)
+    scene = Scene(hosts, folder, inventory, log_host, driver, patience)
     try:
         yield scene
     finally:
-        if driver.returncode is None:
+        if scene.driver.returncode is None:
             try:
                 await scene.stop()
             except TimeoutError:
-                driver.kill()
-                await driver.wait()
+                scene.driver.kill()
+                await scene.driver.wait()
         if scene._reader is not None:
             scene._reader.close()
