@@ -25,6 +25,7 @@ from mmzero_async.ops import replay as replays
 from mmzero_async.ops import what_if as what_ifs
 from mmzero_async.ops.cluster import commands as cluster_commands
 from mmzero_async.ops.cluster.fleet import RunLost
+from mmzero_async.ops.cluster.render.commands import render as render_cluster
 from mmzero_async.ops.evaluate import evaluate
 from mmzero_async.ops.processes import ProcessKeepsDying
 from mmzero_async.ops.supervisor import supervise
@@ -44,6 +45,7 @@ log_commands.app.add_typer(log_retention.app)
 app.add_typer(log_commands.app, name="log")
 app.add_typer(key_commands.app, name="keys")
 app.command(name="run-cluster")(cluster_commands.run_cluster)
+cluster_commands.app.command(name="render")(render_cluster)
 app.add_typer(cluster_commands.app, name="cluster")
 console = Console(highlight=False)
 

@@ -16,7 +16,7 @@ import psutil
 RESTART_PAUSE = 1.0  # seconds before a dead process is started again
 GIVE_UP_AFTER = 5  # quick deaths in a row
 QUICK = 10.0  # a process that lived less long died quickly
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # of every child
 _PR_SET_PDEATHSIG = 1
 _HOPELESS = os.EX_CONFIG  # exit status of a process that another start would not help
 
@@ -51,7 +51,7 @@ class Child:
                     stdout=errors,
                     stderr=errors,
                     preexec_fn=_die_with_parent,
-                    env={**os.environ, **_ENVIRONMENT, **self.environment},
+                    env={**os.environ, **ENVIRONMENT, **self.environment},
                 )
             self.started.set()
             status = await self.process.wait()

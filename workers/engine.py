@@ -36,6 +36,9 @@ def main() -> int:
     parser.add_argument("--engine-key", type=Path, required=True)
     parser.add_argument("--tensor-parallel", type=int, default=1)
     parser.add_argument("--data-parallel", type=int, default=1)
+    parser.add_argument("--nodes", type=int, default=1, help="machines that serve as one")
+    parser.add_argument("--node-rank", type=int, default=0, help="which of them this is")
+    parser.add_argument("--head", default="", help="address of rank 0, where there are several")
     args = parser.parse_args()
     run_dir: Path = args.run_dir
     logger = telemetry.configure(run_dir, "engine", run=run_dir.name)
@@ -45,6 +48,9 @@ def main() -> int:
         data_parallel=args.data_parallel,
         key_file=args.engine_key.absolute(),
         depot=(run_dir / DEPOT).absolute(),
+        nodes=args.nodes,
+        node_rank=args.node_rank,
+        head=args.head,
     )
     try:
         read_secret(args.engine_key)  # now, not half a minute later in vLLM's output

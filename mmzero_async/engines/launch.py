@@ -44,6 +44,9 @@ class Placement:
     data_parallel: int = 1  # copies behind the one address
     key_file: Path | None = None  # gate.py's; None: no gate, and loopback only
     depot: Path | None = None  # where policies from other hosts are put
+    nodes: int = 1  # machines that tensor_parallel crosses; all run this, each with its rank
+    node_rank: int = 0  # 0 leads and serves HTTP, the others only compute
+    head: str = ""  # the leader's address, where nodes > 1
 
 
 def installed() -> Distribution:
@@ -150,6 +153,17 @@ def launch(
         }
     # Not the `vllm` command: the CPU distribution's looks up a version that is not installed.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    if placement.nodes > 1:
+        if distribution.cpu:
+            raise EngineUnavailable("an engine on several machines needs vLLM for GPUs")
+        flags |= {
+            "--nnodes": str(placement.nodes),
+            "--node-rank": str(placement.node_rank),
+            "--master-addr": placement.head,
+        }
+        if placement.node_rank:
+            command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
+            flags["--headless"] = None
     for flag, value in flags.items():
         command += [flag] if value is None else [flag, value]
     return Launch(command, environment)

@@ -96,6 +96,8 @@ class VllmServer:
         )
         self.url = f"http://{host}:{port}"
         self._process = await self._spawn(self.launched)
+        if self._placement.node_rank:  # serves no HTTP: its leader says when all are ready
+            return self.url
         try:
             await self._until_healthy()
         except BaseException:

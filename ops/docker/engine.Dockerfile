@@ -1,0 +1,21 @@
+# syntax=docker/dockerfile:1
+# The engine: vLLM for GPUs, behind its gate.
+# From the top of the repository: docker build -f ops/docker/engine.Dockerfile -t mmzero-async/engine:0.1.0 .
+# CUDA's libraries come with the wheels; the machine needs the driver and NVIDIA's container runtime.
+FROM python:3.12-slim
+# Triton compiles at the first start.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc g++ libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin mmzero \
+    && install -d -o 10001 -g 10001 /var/lib/mmzero
+WORKDIR /src
+COPY . .
+RUN python -m venv /opt/mmzero \
+    && /opt/mmzero/bin/pip install --no-cache-dir ".[gpu]"
+ENV PYTHONUNBUFFERED=1 NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+WORKDIR /var/lib/mmzero
+USER 10001:10001
+ENTRYPOINT []
+CMD ["/opt/mmzero/bin/python", "-m", "mmzero_async.workers.engine", "--help"]
