@@ -5,8 +5,8 @@ become services. Every object that runs processes of the plan names them in the 
 `mmzero-async/processes`. No file holds a key: the steps make the Secrets from files.
 """
 
+import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import yaml
 from msgspec.structs import replace
@@ -52,14 +52,9 @@ def render(plan: Plan, cluster: Cluster, keys: str) -> Rendering:
 
 
 def _text(documents: Sequence[Tree]) -> str:
-    return yaml.dump_all(documents, Dumper=_Plain, sort_keys=False, width=100, explicit_start=True)
-
-
-class _Plain(yaml.SafeDumper):
-    """Without anchors: a value that stands twice is written twice."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    # Through JSON: what stands twice would else be written once, and referred to.
+    plain = json.loads(json.dumps(documents))
+    return str(yaml.safe_dump_all(plain, sort_keys=False, width=100, explicit_start=True))
 
 
 def _steps(plan: Plan, keys: str) -> tuple[str, ...]:
@@ -217,7 +212,7 @@ def _engine(plan: Plan, cluster: Cluster, process: Process, *, shared: bool) -> 
         mounts["policies"] = f"{at}/policies"
     start = int(plan.config.engine.start_seconds)
     health = {"httpGet": {"path": "/health", "port": port}, "periodSeconds": 10}
-    probes = {
+    probes: Tree = {
         "ports": [{"containerPort": port}],
         "startupProbe": health | {"failureThreshold": max(1, start // 10 + 6)},
         "readinessProbe": health,

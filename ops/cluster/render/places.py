@@ -57,7 +57,7 @@ def secrets(plan: Plan, holder: str) -> tuple[str, ...]:
     """Files in the folder of keys that the processes of a host, or the conductor, need."""
     name = LOCAL_KEY if holder == CONDUCTOR else holder
     if name == LOCAL_KEY:
-        found = (f"{LOCAL_KEY}.key_secret", f"{SERVER_KEY}.key", ENGINE_KEY)
+        found: tuple[str, ...] = (f"{LOCAL_KEY}.key_secret", f"{SERVER_KEY}.key", ENGINE_KEY)
     else:
         found = tuple(file for file in plan.hosts[name].secrets if not file.endswith("/"))
     return tuple(f for f in found if plan.engine_host or f != ENGINE_KEY)
