@@ -19,7 +19,7 @@ from mmzero_async.loss_options import LossName, LossOptions, contradiction
 from mmzero_async.schedule_options import ScheduleOptions, impossible
 from mmzero_async.schemas.events import ROLES
 from mmzero_async.shortcut_options import ShortcutConfig
-from mmzero_async.telemetry_options import LogsOptions
+from mmzero_async.telemetry_options import LogsOptions, MetricsOptions
 from mmzero_async.weight_options import WeightOptions, unservable
 
 
@@ -254,6 +254,7 @@ class Config(_Section, frozen=True, kw_only=True):
     workers: WorkerConfig = WorkerConfig()
     eval: EvalConfig = EvalConfig()
     logs: LogsOptions = LogsOptions()
+    metrics: MetricsOptions = MetricsOptions()
     templates: str = "seedling"  # folder under roles/templates
 
     def to_json(self) -> str:

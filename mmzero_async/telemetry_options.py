@@ -1,4 +1,4 @@
-"""What the processes of a run tell of themselves: `[logs]`."""
+"""What the processes of a run tell of themselves: `[logs]`, `[metrics]`."""
 
 from typing import Annotated
 
@@ -15,3 +15,11 @@ class LogsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @property
     def file_bytes(self) -> int:
         return int(self.file_mib * (1 << 20))
+
+
+class MetricsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Figures of each process over HTTP (docs/METRICS.md)."""
+
+    # -1: none; 0: any free port; else the first free one of a hundred from here on.
+    port: Annotated[int, msgspec.Meta(ge=-1, le=65435)] = -1
+    host: str = "127.0.0.1"  # nobody is asked for a key: another address is for a private network

@@ -22,6 +22,7 @@ from mmzero_async.log.reader import LogReader, LogStats
 from mmzero_async.ops import dataset as datasets
 from mmzero_async.ops import key_commands, log_commands, log_retention, summary, tail, trace, why
 from mmzero_async.ops import replay as replays
+from mmzero_async.ops import scrape as scrapes
 from mmzero_async.ops import what_if as what_ifs
 from mmzero_async.ops.cluster import commands as cluster_commands
 from mmzero_async.ops.cluster.fleet import RunLost
@@ -293,6 +294,20 @@ def tail_command(
                 say(text, colour or None)
     except KeyboardInterrupt:
         return
+
+
+@app.command(name="metrics")
+def metrics_command(
+    run: RunFolder,
+    scrape: Annotated[bool, typer.Option("--scrape", help="for Prometheus' file_sd")] = False,
+) -> None:
+    """Where the processes of a run serve their Prometheus figures."""
+    folder = run_folder(run)
+    if scrape:
+        print(scrapes.scrape(folder))
+        return
+    for line in scrapes.lines(folder):
+        say(line)
 
 
 @app.command(name="why")

@@ -86,6 +86,7 @@ def _essence(config: Config) -> str:
         "workers": tuple(tree["workers"]),
         "eval": tuple(tree["eval"]),
         "logs": tuple(tree["logs"]),
+        "metrics": tuple(tree["metrics"]),
     }.items():
         for key in keys:
             tree[section].pop(key)

@@ -22,7 +22,7 @@ from mmzero_async.engines.errors import EngineError
 from mmzero_async.engines.launch import address_file
 from mmzero_async.engines.publisher import AdapterPublisher, Publisher
 from mmzero_async.engines.weight_publisher import WeightPublisher
-from mmzero_async.learner import checkpoint
+from mmzero_async.learner import checkpoint, measured
 from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.errors import LearnerError, PicturesUnseen, RanksError
@@ -53,6 +53,7 @@ from mmzero_async.workers.loop import (
     HOPELESS,
     KEYS_AMISS,
     Setting,
+    beating,
     setting_from_command_line,
     until_stopped,
 )
@@ -84,6 +85,7 @@ class Learner:
         self.config: Config = setting.config
         self.run_dir, self.logger, self.worker = setting.run_dir, setting.logger, setting.worker
         self.client, self.publisher, self.reader = client, publisher, reader
+        self.metrics = setting.metrics
         self.pipeline = Pipeline()
         self.candidates = Candidates(setting.config)
         self.events = events_from(reader)
@@ -208,6 +210,7 @@ class Learner:
         paced = self.pipeline.pace.decide(step, self.config.admission)
         await self.client.append([*rewarded, step, *([paced] if paced else [])])
         await self.catch_up()
+        measured.count(self.metrics, step)
         self.saved[role] = saved
         self.logger.info(
             "step committed",
@@ -368,6 +371,10 @@ async def serve(setting: Setting, log_url: str, make_trainers: Trainers = alone)
         )
         base_folder = Path((setting.run_dir / "base_model").read_text().strip())
         learner = Learner(setting, client, publisher, reader, base_folder, make_trainers)
+        telling = asyncio.create_task(
+            beating(setting.metrics, lambda: client.joined and bool(learner.trainers))
+        )
+        stack.callback(telling.cancel)
         await learner.start()
         setting.logger.info("learner ready", steps=dict(learner.pipeline.policies.step))
         await learner.run()
@@ -383,6 +390,7 @@ def main() -> int:
     make_trainers: Trainers = alone
     try:
         with ExitStack() as stack:
+            stack.enter_context(setting.serving_metrics())
             if under_torchrun(learner):  # a learner of one process loads nothing of this
                 from mmzero_async.learner import parallel
 

@@ -16,6 +16,8 @@ from mmzero_async import telemetry
 from mmzero_async.config import from_json
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader
+from mmzero_async.metrics import Metrics
+from mmzero_async.metrics_http import serving
 from mmzero_async.transport.errors import TransportError
 from mmzero_async.transport.read_server import ReadServer
 
@@ -36,12 +38,14 @@ def main(argv: list[str] | None = None) -> int:
         listen = config.log if args.port is None else replace(config.log, read_port=args.port)
         reader = LogReader.open(run_dir / "log")
         try:
-            server = ReadServer(reader, listen, logger)
+            metrics = Metrics()
+            server = ReadServer(reader, listen, logger, metrics=metrics)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: server.stop())
             _publish_url(run_dir, server.url)
             logger.info("read server ready", url=server.url, next_offset=reader.next_offset)
-            server.run()
+            with serving(metrics, config.metrics, run_dir, "log-reader", logger):
+                server.run()
         finally:
             reader.close()
     except (LogError, TransportError, ValueError, OSError) as error:

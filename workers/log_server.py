@@ -16,6 +16,8 @@ from mmzero_async import telemetry
 from mmzero_async.config import from_json
 from mmzero_async.log.errors import ForeignLog, LogError, LogLocked
 from mmzero_async.log.writer import LogWriter
+from mmzero_async.metrics import Metrics
+from mmzero_async.metrics_http import serving
 from mmzero_async.projections.dispatcher import PipelineDispatcher
 from mmzero_async.transport.errors import KeysUnusable, NotSecured, TransportError
 from mmzero_async.transport.server import LogServer
@@ -38,12 +40,21 @@ def main(argv: list[str] | None = None) -> int:
         )
         try:
             listen = config.log if args.port is None else replace(config.log, port=args.port)
-            server = LogServer(writer, PipelineDispatcher(config), listen, config.digest(), logger)
+            metrics = Metrics()
+            server = LogServer(
+                writer,
+                PipelineDispatcher(config),
+                listen,
+                config.digest(),
+                logger,
+                metrics=metrics,
+            )
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: server.stop())
             _publish_url(run_dir, server.url)
             logger.info("log server ready", url=server.url, next_offset=writer.next_offset)
-            server.run()
+            with serving(metrics, config.metrics, run_dir, "log-server", logger):
+                server.run()
             logger.info("log server stopped", next_offset=writer.next_offset)
         finally:
             writer.close()

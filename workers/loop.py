@@ -10,12 +10,14 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmzero_async import metrics as figures
 from mmzero_async import telemetry
 from mmzero_async.config import Config, from_json
 from mmzero_async.engines.client import VllmClient
@@ -26,7 +28,10 @@ from mmzero_async.engines.errors import (
     PolicyNotLoaded,
 )
 from mmzero_async.engines.launch import address_file
+from mmzero_async.engines.measured import MeasuredClient
 from mmzero_async.engines.secret import read_secret
+from mmzero_async.metrics import Metrics
+from mmzero_async.metrics_http import serving
 from mmzero_async.schemas.events import Event, WorkerFailed
 from mmzero_async.schemas.work import Stage
 from mmzero_async.transport.client import Lease, LogClient
@@ -38,6 +43,7 @@ from mmzero_async.transport.errors import (
 )
 from mmzero_async.transport.keys import ClientKeys, client_keys, local_keys
 
+BEAT_SECONDS = 1.0
 ENGINE_PAUSE = 1.0  # seconds to wait before asking a lost engine again
 HOPELESS = os.EX_CONFIG  # exit status: starting it again would end the same way
 KEYS_AMISS = (HandshakeFailed, KeysUnusable, NotSecured)
@@ -68,11 +74,16 @@ class Setting:
     engine_key: str = field(default="", repr=False)
     read_url: str = ""  # of the read server, for who has no log on this host
     hand_over: bool = False  # the engine is on a host that does not see our folders
+    metrics: Metrics = field(default_factory=Metrics)
 
     def engine(self) -> VllmClient:
         """A client of the role's engine; enter it to have it closed."""
         numbered = self.config.learner.weights == "full"
-        return VllmClient(self.engine_url, numbered=numbered, key=self.engine_key)
+        return MeasuredClient(self.engine_url, self.metrics, numbered=numbered, key=self.engine_key)
+
+    def serving_metrics(self) -> AbstractContextManager[None]:
+        """Enter it for as long as the process lives."""
+        return serving(self.metrics, self.config.metrics, self.run_dir, self.worker, self.logger)
 
 
 def main(role: str, stage: Stage, in_flight: Callable[[Config], int], jobs: Jobs) -> int:
@@ -80,7 +91,9 @@ def main(role: str, stage: Stage, in_flight: Callable[[Config], int], jobs: Jobs
     setting, log_url = setting_from_command_line(role)
     status = 1
     try:
-        return asyncio.run(until_stopped(_serve(setting, log_url, role, stage, in_flight, jobs)))
+        with setting.serving_metrics():
+            work = _serve(setting, log_url, role, stage, in_flight, jobs)
+            return asyncio.run(until_stopped(work))
     except* (TransportError, EngineError) as errors:
         for error in errors.exceptions:
             setting.logger.error("worker stopped", error=str(error))
@@ -173,8 +186,32 @@ async def _serve(
         asyncio.TaskGroup() as group,
     ):
         setting.logger.info("worker ready", pid=os.getpid())
+        group.create_task(beating(setting.metrics, lambda: client.joined))
         for _ in range(in_flight(setting.config)):
             group.create_task(_work(setting, client, role, stage, job))
+
+
+@contextlib.asynccontextmanager
+async def _measured(metrics: Metrics, stage: Stage) -> AsyncIterator[None]:
+    outcome, began = "failed", time.monotonic()
+    metrics.add(figures.IN_HAND, stage=stage)
+    try:
+        yield
+        outcome = "done"
+    except (EngineUnavailable, PolicyNotLoaded):
+        outcome = "engine not ready"
+        raise
+    finally:
+        metrics.add(figures.IN_HAND, -1, stage=stage)
+        seconds = time.monotonic() - began
+        metrics.observe(figures.WORK, seconds, stage=stage, outcome=outcome)
+
+
+async def beating(metrics: Metrics, ready: Callable[[], bool]) -> None:
+    """Tells who asks that the loop turns, and whether the process is at work."""
+    while True:
+        metrics.beat(ready=ready())
+        await asyncio.sleep(BEAT_SECONDS)
 
 
 async def _work(setting: Setting, client: LogClient, role: str, stage: Stage, job: Job) -> None:
@@ -186,7 +223,7 @@ async def _work(setting: Setting, client: LogClient, role: str, stage: Stage, jo
             work=key, lineage=lease.work.target, version=lease.work.version
         )
         try:
-            async with asyncio.timeout(lease.seconds):
+            async with asyncio.timeout(lease.seconds), _measured(setting.metrics, stage):
                 result = await job(lease)
         except (EngineUnavailable, PolicyNotLoaded) as error:
             # Not the work's fault: the engine is restarting or the policy was just replaced.

@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from mmzero_async import metrics as figures
 from mmzero_async.rendering.pool import Outcome, Picture, RenderPool
 from mmzero_async.roles.shortcuts import detect
 from mmzero_async.schemas.blobs import blob_digest
@@ -24,6 +25,8 @@ async def rendering(setting: Setting) -> AsyncIterator[Job]:
         async def render(lease: Lease) -> Result:
             drawing = lease.work.target
             outcome = await pool.render(lease.work.svg or lease.work.program)
+            became = "picture" if isinstance(outcome, Picture) else outcome.kind
+            setting.metrics.add(figures.RENDERS, outcome=became)
             shortcuts = setting.config.shortcuts
             found = await findings(pool, lease.work, outcome, shortcuts)
             if not isinstance(outcome, Picture):

@@ -138,6 +138,11 @@ class LogClient:
     def run(self) -> str:
         return self._welcome.run if self._welcome else ""
 
+    @property
+    def joined(self) -> bool:
+        """The log server knows us, as far as we know."""
+        return self._joined and self._failure is None
+
     async def _join(self, patience: float) -> None:
         try:
             async with asyncio.timeout(patience):

@@ -17,6 +17,7 @@ from mmzero_async.log.errors import LogError
 from mmzero_async.log.query import Limits
 from mmzero_async.log.reader import LogReader
 from mmzero_async.log.where import parse_where
+from mmzero_async.metrics import Metrics
 from mmzero_async.schemas.record import RecordDamaged
 from mmzero_async.transport import reading as r
 from mmzero_async.transport.errors import BadMessage
@@ -45,8 +46,10 @@ class ReadServer:
         config: LogConfig,
         logger: Any,
         clock: Callable[[], float] = time.monotonic,
+        metrics: Metrics | None = None,
     ) -> None:
         self._reader, self._log, self._clock = reader, logger, clock
+        self._metrics = metrics or Metrics()
         self._waiting: dict[bytes, _Waiting] = {}  # one a reader: its latest
         self._stopping = False
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -71,6 +74,7 @@ class ReadServer:
             while not self._stopping:
                 self._socket.poll(_LOOK_MS if self._waiting else _IDLE_MS)
                 self._turn()
+                self._metrics.beat(ready=True)
         finally:
             self._close()
 

@@ -12,10 +12,12 @@ from typing import Any, cast
 
 from msgspec.structs import replace
 
+from mmzero_async import metrics as figures
 from mmzero_async.config import LogConfig
 from mmzero_async.log.errors import FencedProducer, LogError, LogFull
 from mmzero_async.log.watch import Watch
 from mmzero_async.log.writer import LogWriter, Submission
+from mmzero_async.metrics import Metrics
 from mmzero_async.schemas.events import AnyEvent, Event, WorkAbandoned, encode_event, kind_of
 from mmzero_async.schemas.work import STAGES, Stage, Work, completes
 from mmzero_async.transport import messages as m
@@ -45,6 +47,7 @@ class LogServer:
         logger: Any,
         clock: Callable[[], float] = time.monotonic,
         line: Line | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._writer, self._dispatcher, self._config = writer, dispatcher, config
         self._config_digest, self._log, self._clock = config_digest, logger, clock
@@ -56,7 +59,10 @@ class LogServer:
         self._waiting: dict[Stage, OrderedDict[bytes, Peer]] = {s: OrderedDict() for s in STAGES}
         self._presence = Presence()
         self._leases = LeaseTable(config.lease_seconds, config.max_attempts)
-        self._watchdog = Watchdog(dispatcher, self._leases, self._peers.values, logger)
+        self._metrics = metrics or Metrics()
+        self._watchdog = Watchdog(
+            dispatcher, self._leases, self._peers.values, logger, self._metrics
+        )
         self._batch: list[Received] = []  # for the next commit, in the order of arrival
         self._own_epoch, self._own_sequence = writer.open_epoch(SERVER), 0
         self._stopping = False
@@ -252,7 +258,7 @@ class LogServer:
         if not batch:
             return
         self._mark(batch)
-        start = self._writer.next_offset
+        start, began = self._writer.next_offset, time.perf_counter()
         try:
             answers = self._writer.append([received.submissions for received in batch])
         except LogFull as error:
@@ -261,6 +267,7 @@ class LogServer:
                 self._refuse(received, str(error), again=True)
             self._batch = [received for received in batch if received.identity is None]
             return
+        self._metrics.observe(figures.COMMIT, time.perf_counter() - began)
         self._apply(start)
         for received, answer in zip(batch, answers, strict=True):
             if isinstance(answer, FencedProducer) and received.identity is not None:
@@ -301,6 +308,7 @@ class LogServer:
             if key is not None:
                 self._leases.settle(key)
             self._dispatcher.apply(record)
+            self._metrics.add(figures.EVENTS, kind=record.kind)
 
     def _refuse(self, received: Received, reason: str, *, again: bool) -> None:
         if received.identity is not None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmzero_async import metrics as figures
+from mmzero_async.metrics import Metrics
 from mmzero_async.schemas.events import Event, StageMoved, StageStalled
 from mmzero_async.schemas.flow import Hand, Held, StageFlow
 from mmzero_async.transport.dispatcher import Dispatcher
@@ -24,6 +26,7 @@ class Watchdog:
     leases: LeaseTable
     peers: Callable[[], Iterable[Peer]]
     logger: Any
+    metrics: Metrics = field(default_factory=Metrics)
     stalled: dict[str, float] = field(default_factory=dict)  # stage -> when it was told
 
     def flows(self, now: float) -> list[StageFlow]:
@@ -64,7 +67,9 @@ class Watchdog:
 
     def look(self, now: float) -> list[Event]:
         told: list[Event] = []
-        for flow in self.flows(now):
+        flows = self.flows(now)
+        self._measure(flows, now)
+        for flow in flows:
             since = self.stalled.get(flow.stage)
             if flow.stalled and since is None:
                 self.stalled[flow.stage] = now
@@ -86,6 +91,15 @@ class Watchdog:
                     "stage moves again", stage=flow.stage, seconds=round(now - since, 1)
                 )
         return told
+
+    def _measure(self, flows: list[StageFlow], now: float) -> None:
+        self.metrics.beat(ready=True)
+        for flow in flows:
+            self.metrics.set(figures.DUE, flow.due, stage=flow.stage)
+            self.metrics.set(figures.HELD, flow.held, stage=flow.stage)
+            self.metrics.set(figures.STILL, flow.still_seconds, stage=flow.stage)
+            self.metrics.set(figures.STALLED, float(flow.stalled), stage=flow.stage)
+        self.metrics.set_all(figures.WORKERS, Counter(hand.role for hand in self.hands(now)))
 
 
 def _said(flow: StageFlow) -> dict[str, Any]:
