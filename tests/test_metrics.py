@@ -99,6 +99,7 @@ async def test_processes_of_a_run_serve_what_they_do_and_say_when_they_have_join
                     )
                 await true(lambda: figure("renderer-0", "mmzero_renders_total", outcome="picture"))
                 assert (await get(url("coder-0"), "/readyz"))[0] == 200
+                await true(lambda: figure("log-server", "mmzero_ready"))  # within a heartbeat
                 assert (await get(url("log-server"), "/readyz"))[0] == 200
                 assert await figure("coder-0", "mmzero_ready") == 1
                 assert await figure("coder-0", "mmzero_engine_tokens_total", what="generated") > 0
