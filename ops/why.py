@@ -12,7 +12,7 @@ import msgspec
 from mmzero_async.config import Config, from_json
 from mmzero_async.log.interface import View
 from mmzero_async.log.where import Where
-from mmzero_async.projections.flow import Flow, stages
+from mmzero_async.projections.flow import SILENT, Flow, stages
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.events import GroupRejected, Role, StepCommitted, WorkAbandoned
 from mmzero_async.schemas.flow import Hand, Held, StageFlow
@@ -45,8 +45,9 @@ def answer(run_dir: Path, reader: View) -> tuple[Answer, Pipeline]:
     config = from_json((run_dir / "config.json").read_text())
     pipeline, flow = Pipeline(), Flow(started=0.0)
     for record in reader.scan():
-        due, _ = pipeline.apply(record.offset, record.event())
-        flow.apply(record.envelope.time_ns / 1e9, record.event(), due)
+        event = record.event()
+        due, _ = pipeline.apply(record.offset, event)
+        flow.apply(record.envelope.time_ns / 1e9, event, due, pipeline.lineage.open)
     finished = pipeline.finished.reason if pipeline.finished is not None else ""
     try:
         reply = asyncio.run(ask(_url(run_dir), keys=local_keys(config.log.keys)))
@@ -88,7 +89,7 @@ def lines(told: Answer) -> list[tuple[str, str]]:
         )
         if s.oldest and s.due and not s.stage.startswith("train"):
             text.append((f"{'':15} oldest: {s.oldest}, due for {span(s.oldest_seconds)}", ""))
-    silent = [w for w in told.workers if w.silent_seconds > 2.5]
+    silent = [w for w in told.workers if w.silent_seconds > SILENT]
     text += [(f"{w.worker} has said nothing for {span(w.silent_seconds)}", "red") for w in silent]
     return text
 

@@ -35,6 +35,14 @@ from mmzero_async.transport.client import LogClient
 LAST = 10**9  # unix seconds of the first event of `records`; one a second
 
 
+def fed(events: list[Event]) -> tuple[Pipeline, Flow]:
+    pipeline, flow = Pipeline(), Flow(started=0.0)
+    for record in records(events):
+        due, _ = pipeline.apply(record.offset, record.event())
+        flow.apply(record.envelope.time_ns / 1e9, record.event(), due, pipeline.lineage.open)
+    return pipeline, flow
+
+
 def looked(
     events: list[Event],
     held: dict[str, Held] | None = None,
@@ -43,12 +51,7 @@ def looked(
     after: float = 0.0,
 ) -> dict[str, StageFlow]:
     """Every stage, so many seconds after the last event."""
-    pipeline, flow = Pipeline(), Flow(started=0.0)
-    for record in records(events):
-        due, _ = pipeline.apply(record.offset, record.event())
-        flow.apply(record.envelope.time_ns / 1e9, record.event(), due)
-        if isinstance(record.event(), WorkAbandoned):
-            flow.forget(pipeline.lineage.open)
+    pipeline, flow = fed(events)
     now = LAST + len(events) - 1 + after
     found = stages(pipeline, flow, config or Config(), held or {}, hands or [], 0, now)
     return {stage.stage: stage for stage in found}
@@ -165,12 +168,7 @@ def test_what_is_due_is_what_the_log_has_open_whatever_happened(cut: int, kept: 
     events = [*publish_all(), *tree[:cut]]
     if len(tree) > cut > 1 and kept[cut % 14]:
         events.append(WorkAbandoned(work="answer/g0.s0.d1/easy", reason="x", attempts=3))
-    pipeline, flow = Pipeline(), Flow(started=0.0)
-    for record in records(events):
-        due, _ = pipeline.apply(record.offset, record.event())
-        flow.apply(record.envelope.time_ns / 1e9, record.event(), due)
-        if isinstance(record.event(), WorkAbandoned):
-            flow.forget(pipeline.lineage.open)
+    pipeline, flow = fed(events)
     found = stages(pipeline, flow, Config(), {}, [], 0, LAST + 99.0)
     counted = {stage.stage: stage.due for stage in found}
     open_keys = list(pipeline.lineage.open)

@@ -14,7 +14,7 @@ from mmzero_async.config import Config
 from mmzero_async.projections.admission import holding_back
 from mmzero_async.projections.flow import STAGE_POLICY, Flow, stages
 from mmzero_async.projections.pipeline import Pipeline
-from mmzero_async.schemas.events import AnyEvent, WorkAbandoned
+from mmzero_async.schemas.events import AnyEvent
 from mmzero_async.schemas.flow import Hand, Held, StageFlow
 from mmzero_async.schemas.ids import group_id, indices
 from mmzero_async.schemas.record import Record
@@ -42,9 +42,7 @@ class PipelineDispatcher:
     def apply(self, record: Record) -> None:
         event = record.event()
         due, _ = self.pipeline.apply(record.offset, event)
-        self.flow.apply(record.envelope.time_ns / 1e9, event, due)
-        if isinstance(event, WorkAbandoned):
-            self.flow.forget(self.pipeline.lineage.open)
+        self.flow.apply(record.envelope.time_ns / 1e9, event, due, self.pipeline.lineage.open)
         for work in due:
             self._push(work)
         key = completes(event)

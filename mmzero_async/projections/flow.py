@@ -17,6 +17,7 @@ from mmzero_async.schemas.events import (
     PolicyPublished,
     Role,
     StepCommitted,
+    WorkAbandoned,
 )
 from mmzero_async.schemas.flow import Hand, Held, StageFlow
 from mmzero_async.schemas.work import STAGE_ROLE, STAGES, Stage, Work, completes
@@ -35,8 +36,10 @@ class Flow:
     moved: dict[str, float] = field(default_factory=dict)
     since: dict[str, float] = field(default_factory=dict)
 
-    def apply(self, seconds: float, event: AnyEvent, due: Iterable[Work]) -> None:
-        """A committed event and the work that it made due."""
+    def apply(
+        self, seconds: float, event: AnyEvent, due: Iterable[Work], open_work: Mapping[str, Work]
+    ) -> None:
+        """A committed event, the work that it made due, and all that is open after it."""
         for stage in _moved_by(event):
             self.moved[stage] = seconds
         key = completes(event)
@@ -44,10 +47,8 @@ class Flow:
             self.since.pop(key, None)
         for work in due:
             self.since[work.key] = seconds
-
-    def forget(self, open_keys: Mapping[str, Work]) -> None:
-        """Drops what settled without an event of its own: a question whose sibling was given up."""
-        self.since = {key: since for key, since in self.since.items() if key in open_keys}
+        if isinstance(event, WorkAbandoned):  # a question whose sibling was given up goes with it
+            self.since = {key: since for key, since in self.since.items() if key in open_work}
 
     def still(self, stage: str, now: float) -> float:
         return max(0.0, now - max(self.moved.get(stage, 0.0), self.started))

@@ -29,9 +29,6 @@ class Watchdog:
     metrics: Metrics = field(default_factory=Metrics)
     stalled: dict[str, float] = field(default_factory=dict)  # stage -> when it was told
 
-    def flows(self, now: float) -> list[StageFlow]:
-        return self.dispatcher.flows(self.held(now), self.hands(now))
-
     def hands(self, now: float) -> list[Hand]:
         leases = Counter(lease.worker for lease in self.leases.held.values())
         return [
@@ -57,18 +54,20 @@ class Watchdog:
         }
 
     def answer(self, run: str, next_offset: int, now: float) -> WhyReply:
+        held, hands = self.held(now), self.hands(now)
         return WhyReply(
             run=run,
             next_offset=next_offset,
-            stages=self.flows(now),
-            workers=self.hands(now),
-            held=self.held(now),
+            stages=self.dispatcher.flows(held, hands),
+            workers=hands,
+            held=held,
         )
 
     def look(self, now: float) -> list[Event]:
         told: list[Event] = []
-        flows = self.flows(now)
-        self._measure(flows, now)
+        hands = self.hands(now)
+        flows = self.dispatcher.flows(self.held(now), hands)
+        self._measure(flows, hands)
         for flow in flows:
             since = self.stalled.get(flow.stage)
             if flow.stalled and since is None:
@@ -92,14 +91,14 @@ class Watchdog:
                 )
         return told
 
-    def _measure(self, flows: list[StageFlow], now: float) -> None:
+    def _measure(self, flows: list[StageFlow], hands: list[Hand]) -> None:
         self.metrics.beat(ready=True)
         for flow in flows:
             self.metrics.set(figures.DUE, flow.due, stage=flow.stage)
             self.metrics.set(figures.HELD, flow.held, stage=flow.stage)
             self.metrics.set(figures.STILL, flow.still_seconds, stage=flow.stage)
             self.metrics.set(figures.STALLED, float(flow.stalled), stage=flow.stage)
-        self.metrics.set_all(figures.WORKERS, Counter(hand.role for hand in self.hands(now)))
+        self.metrics.set_all(figures.WORKERS, Counter(hand.role for hand in hands))
 
 
 def _said(flow: StageFlow) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Mapping
 
 from mmzero_async.ops.simulate.times import Times
+from mmzero_async.projections.flow import STAGE_POLICY
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     Answered,
@@ -16,12 +17,11 @@ from mmzero_async.schemas.events import (
     ProposalOutcome,
     Proposed,
     Rendered,
-    Role,
     Sample,
     Sampling,
     VersionSpan,
 )
-from mmzero_async.schemas.work import Stage, Work
+from mmzero_async.schemas.work import Work
 
 PICTURE_BYTES = 4000
 _PROPOSAL = Proposal(
@@ -33,7 +33,6 @@ _PROPOSAL = Proposal(
     hard_answer="3",
 )
 _SVG = "<svg>" + "x" * 1200 + "</svg>"
-_ROLES: dict[Stage, Role] = {"propose": "proposer", "code": "coder", "answer": "solver"}
 
 
 class Author:
@@ -99,7 +98,7 @@ class Author:
             finish_reason="stop",
         )
         return Generation(
-            role=_ROLES[work.stage],
+            role=STAGE_POLICY[work.stage],
             policy=work.policy,
             version=work.version,
             prompt_token_ids=packed,
