@@ -1,7 +1,7 @@
 """The figures that a process keeps for Prometheus, and whether it is well. docs/METRICS.md has the
 table; metrics_http.py serves them.
 
-Every process has a `Metrics` of its own, served or not: to count costs a microsecond.
+Every process has a `Metrics` of its own, served or not.
 """
 
 import threading

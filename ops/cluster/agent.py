@@ -23,6 +23,7 @@ from mmzero_async.config import from_json
 from mmzero_async.filelock import FileLock, LockHeld
 from mmzero_async.ops.cluster import words as w
 from mmzero_async.ops.cluster.about import about
+from mmzero_async.ops.cluster.files import replace
 from mmzero_async.ops.processes import Child, ProcessKeepsDying
 from mmzero_async.ops.rundir import base_model_folder, weights_digest
 from mmzero_async.telemetry_options import LogsOptions
@@ -186,16 +187,16 @@ class Agent:
     def _prepare(self, ask: w.Prepare) -> str:
         config = from_json(ask.config)
         self._logs = config.logs
-        _replace(self.run_dir / "config.json", ask.config, 0o644)
+        replace(self.run_dir / "config.json", ask.config, 0o644)
         keys = self.run_dir / w.KEYS
         for folder in (keys, keys / "authorized"):
             folder.mkdir(mode=0o700, exist_ok=True)
         for name, content in ask.secrets.items():
-            _replace(keys / _inside(name), content, 0o600 if "secret" in name else 0o644)
+            replace(keys / _inside(name), content, 0o600 if "secret" in name else 0o644)
         if not ask.needs_base:
             return ""
         base = base_model_folder(config, ask.base_model)
-        _replace(self.run_dir / "base_model", str(base), 0o644)
+        replace(self.run_dir / "base_model", str(base), 0o644)
         return weights_digest(base)
 
     def _remove_secrets(self) -> None:
@@ -261,15 +262,6 @@ def _inside(name: str) -> str:
     if not parts or ".." in parts or parts[:-1] not in ((), ("authorized",)):
         raise w.AgentError(f"{name!r} is no file of the folder of keys")
     return name
-
-
-def _replace(path: Path, text: str, mode: int) -> None:
-    """Whole or not at all, and never readable by others who may not."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(text)
-    draft.replace(path)
 
 
 def main() -> int:

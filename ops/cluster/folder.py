@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mmzero_async.config import ConfigError, from_json
 from mmzero_async.engines.errors import ModelUnusable
+from mmzero_async.ops.cluster.files import replace
 from mmzero_async.ops.rundir import base_model_folder
 
 HOPELESS = os.EX_CONFIG
@@ -33,9 +34,9 @@ def prepare(
     text = config.read_text(encoding="utf-8")
     loaded = from_json(text)
     (run_dir / "logs").mkdir(parents=True, exist_ok=True)
-    _replace(run_dir / "config.json", text, 0o644)
+    replace(run_dir / "config.json", text, 0o644)
     if base_model is not None:
-        _replace(run_dir / "base_model", str(base_model_folder(loaded, base_model)), 0o644)
+        replace(run_dir / "base_model", str(base_model_folder(loaded, base_model)), 0o644)
     if keys is not None:
         _copy(keys, run_dir / "keys")
     if authorized is not None:
@@ -49,16 +50,7 @@ def _copy(source: Path, target: Path) -> None:
     for path in sorted(source.iterdir()):
         if path.is_file() and not path.name.startswith("."):
             mode = 0o600 if path.name.endswith("_secret") else 0o644
-            _replace(target / path.name, path.read_text(encoding="ascii"), mode)
-
-
-def _replace(path: Path, text: str, mode: int) -> None:
-    """Whole or not at all, and never readable by others who may not."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(text)
-    draft.replace(path)
+            replace(target / path.name, path.read_text(encoding="ascii"), mode)
 
 
 def main(argv: list[str] | None = None) -> int:
