@@ -1,4 +1,8 @@
-"""`mmzero`: the command line. Each command is a few lines over a room below."""
+"""`mmzero`: the command line. Each command is a few lines over a room below.
+
+A command imports what it runs when it runs, where that is more than the log and what it means
+(servers, engines, Arrow, SSH, the learner): who only looks waits for none of it.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -20,9 +24,8 @@ from mmzero_async.ops import (
     run_commands,
 )
 from mmzero_async.ops.cluster import commands as cluster_commands
-from mmzero_async.ops.cluster.fleet import RunLost
 from mmzero_async.ops.cluster.render.commands import render as render_cluster
-from mmzero_async.ops.processes import ProcessKeepsDying
+from mmzero_async.ops.errors import ProcessKeepsDying, RunLost
 from mmzero_async.ports import PortTaken
 from mmzero_async.schemas.record import RecordDamaged
 from mmzero_async.transport.errors import TransportError

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from mmzero_async.ops import dataset as datasets
 from mmzero_async.ops.command_line import RunFolder, reading, run_folder, say
 
 
@@ -14,6 +13,8 @@ def dataset(
     out: Annotated[Path | None, typer.Option(help="default: <run>/dataset.parquet")] = None,
 ) -> None:
     """Write answered pictures with questions, votes and scores as Parquet."""
+    from mmzero_async.ops import dataset as datasets
+
     target = out or run_folder(run) / "dataset.parquet"
     with reading(run) as reader:
         count = datasets.write(reader, target)

@@ -9,12 +9,9 @@ import typer
 
 from mmzero_async import config as configuration
 from mmzero_async.config import Config, ConfigError
-from mmzero_async.engines.client import VllmClient
-from mmzero_async.engines.launch import address_file
 from mmzero_async.log.errors import LogError
 from mmzero_async.ops import summary
 from mmzero_async.ops.command_line import AsJson, RunFolder, report_of, run_folder, say
-from mmzero_async.ops.evaluate import evaluate
 
 
 def eval_(
@@ -40,6 +37,10 @@ def eval_(
 
 
 async def _evaluate(folder: Path, loaded: Config, mode: str, scenes: int) -> Any:
+    from mmzero_async.engines.client import VllmClient
+    from mmzero_async.engines.launch import address_file
+    from mmzero_async.ops.evaluate import evaluate
+
     weights = loaded.learner.weights
     url = (folder / address_file(weights, "solver")).read_text().strip()
     report, _ = report_of(folder)

@@ -3,28 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmzero_async.filelock import FileLock, LockHeld
-from mmzero_async.log.archive import archive as archive_log
-from mmzero_async.log.compact import (
-    CompactionRefused,
-    Plan,
-    compacting,
-    ensure_archived,
-    plan,
-)
-from mmzero_async.log.compact import (
-    compact as compact_log,
-)
 from mmzero_async.log.errors import LogError, LogLocked
-from mmzero_async.log.restore import restore as restore_log
-from mmzero_async.log.restore import restore_pictures
 from mmzero_async.log.writer import LogWriter
 from mmzero_async.ops.log_commands import RunFolder, beside, log_folder, reading
 from mmzero_async.projections.retention import Keep, in_words, needed_pictures
+
+if TYPE_CHECKING:
+    from mmzero_async.log.compact import Plan
 
 app = typer.Typer()
 KEEP_STEPS = 10
@@ -38,6 +28,8 @@ def archive(
     out: Annotated[Path, typer.Argument(help="a folder that does not exist yet")],
 ) -> None:
     """Write every record and picture as Parquet, read back and compared, while the run goes on."""
+    from mmzero_async.log.archive import archive as archive_log
+
     with reading(run) as reader:
         made = archive_log(reader, out, beside(log_folder(run)))
     size = sum(file.bytes for file in made.files)
@@ -57,6 +49,9 @@ def restore(
     ] = False,
 ) -> None:
     """Make the log again from an archive, bit by bit; or bring back what compaction dropped."""
+    from mmzero_async.log.restore import restore as restore_log
+    from mmzero_async.log.restore import restore_pictures
+
     if not pictures:
         made = restore_log(archive, run)
         typer.echo(
@@ -91,22 +86,24 @@ def compact(
 ) -> None:
     """Drop pictures that nothing needs and make the file smaller; every event stays. Needs the run
     to be stopped. Pictures of open work and pending groups always stay."""
+    from mmzero_async.log import compact as compaction
+
     keep = _keep(keep_pictures)
     if archive is None and not (drop or dry_run):
-        raise CompactionRefused(
+        raise compaction.CompactionRefused(
             "say where the dropped pictures are kept with --archive DIR (written if it is not "
             "there), or that they shall be gone for good with --drop; --dry-run only looks"
         )
     log = log_folder(run)
-    with nobody_drives(log), compacting(log) as writer:
+    with nobody_drives(log), compaction.compacting(log) as writer:
         reader = writer.reader()
-        planned = plan(reader, needed_pictures(reader, keep))
+        planned = compaction.plan(reader, needed_pictures(reader, keep))
         typer.echo(_told(planned, keep, dry_run))
         if dry_run:
             return
         if archive is not None:
-            ensure_archived(reader, planned, archive, beside(log))
-        done = compact_log(writer, planned, kept=in_words(keep), archived=archive)
+            compaction.ensure_archived(reader, planned, archive, beside(log))
+        done = compaction.compact(writer, planned, kept=in_words(keep), archived=archive)
     where = f"archive {archive}" if archive is not None else "in no archive, gone for good"
     typer.echo(
         f"data.mdb {done.before / 1e6:.2f} MB before, {done.after / 1e6:.2f} MB after; what was "
@@ -124,7 +121,7 @@ def _keep(text: str) -> Keep:
     raise LogError(f"--keep-pictures {text}: say a number of steps, none or trained")
 
 
-def _told(planned: Plan, keep: Keep, dry_run: bool) -> str:
+def _told(planned: "Plan", keep: Keep, dry_run: bool) -> str:
     verb = "would be dropped" if dry_run else "to be dropped"
     return (
         f"{len(planned.drop)} pictures, {planned.drop_bytes / 1e6:.2f} MB, {verb}; "

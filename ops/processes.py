@@ -13,16 +13,14 @@ from typing import Any
 
 import psutil
 
+from mmzero_async.ops.errors import ProcessKeepsDying
+
 RESTART_PAUSE = 1.0  # seconds before a dead process is started again
 GIVE_UP_AFTER = 5  # quick deaths in a row
 QUICK = 10.0  # a process that lived less long died quickly
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # of every child
 _PR_SET_PDEATHSIG = 1
 _HOPELESS = os.EX_CONFIG  # exit status of a process that another start would not help
-
-
-class ProcessKeepsDying(RuntimeError):
-    """A process that dies again and again right after its start, or says that it always would."""
 
 
 @dataclass(slots=True)

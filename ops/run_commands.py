@@ -9,7 +9,6 @@ import typer
 
 from mmzero_async import config as configuration
 from mmzero_async.log.reader import LogStats
-from mmzero_async.ops import scrape as scrapes
 from mmzero_async.ops import summary
 from mmzero_async.ops.command_line import (
     AsJson,
@@ -19,7 +18,6 @@ from mmzero_async.ops.command_line import (
     say,
     with_section,
 )
-from mmzero_async.ops.supervisor import supervise
 from mmzero_async.projections.report import Report
 from mmzero_async.schemas.events import ROLES
 
@@ -42,6 +40,8 @@ def run(
     config: Annotated[str, typer.Option(help="a preset or a TOML file")] = "seedling",
 ) -> None:
     """Start a run on this machine, or go on with one where its log ends."""
+    from mmzero_async.ops.supervisor import supervise
+
     loaded = configuration.load(config, [with_section(o, "run") for o in overrides or []])
     shown = ""
 
@@ -75,6 +75,8 @@ def metrics(
     scrape: Annotated[bool, typer.Option("--scrape", help="for Prometheus' file_sd")] = False,
 ) -> None:
     """Where the processes of a run serve their Prometheus figures."""
+    from mmzero_async.ops import scrape as scrapes
+
     folder = run_folder(run)
     if scrape:
         print(scrapes.scrape(folder))

@@ -28,7 +28,8 @@ from mmzero_async.engines.launch import address_file
 from mmzero_async.engines.server import VllmServer
 from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.course import Course, Progress, Say
-from mmzero_async.ops.processes import Child, ProcessKeepsDying, resident_bytes
+from mmzero_async.ops.errors import ProcessKeepsDying
+from mmzero_async.ops.processes import Child, resident_bytes
 from mmzero_async.ops.rundir import RunDir, open_run, weights_digest
 from mmzero_async.ports import free_port
 from mmzero_async.projections.report import Report

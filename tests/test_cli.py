@@ -137,6 +137,20 @@ def test_replay_rebuilds_windows_and_rewards_and_finds_them_as_committed(run: Pa
     assert found["roles"] == json.loads(mmzero("status", run, "--json").stdout)["roles"]
 
 
+def test_who_only_looks_loads_no_server_no_engine_and_no_learner(run: Path) -> None:
+    for command in (["--help"], ["status", str(run)], ["tail", str(run), "--no-follow"]):
+        told = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "mmzero_async.ops.cli", *command],
+            capture_output=True,
+            text=True,
+        )
+        assert told.returncode == 0, told.stderr[-2000:]
+        loaded = {line.split("|")[-1].strip() for line in told.stderr.splitlines()}
+        assert "mmzero_async.ops.look_commands" in loaded
+        heavy = {"torch", "transformers", "scipy", "sklearn", "PIL"}
+        assert loaded.isdisjoint(heavy | {"pyarrow", "aiohttp", "asyncssh", "psutil", "yaml"})
+
+
 def tampered(event: Event) -> Event:
     if isinstance(event, Rewarded) and event.group == "g0.s0.d1":
         return Rewarded(

@@ -24,7 +24,8 @@ from mmzero_async.filelock import FileLock, LockHeld
 from mmzero_async.ops.cluster import words as w
 from mmzero_async.ops.cluster.about import about
 from mmzero_async.ops.cluster.files import replace
-from mmzero_async.ops.processes import Child, ProcessKeepsDying
+from mmzero_async.ops.errors import ProcessKeepsDying
+from mmzero_async.ops.processes import Child
 from mmzero_async.ops.rundir import base_model_folder, weights_digest
 from mmzero_async.telemetry_options import LogsOptions
 

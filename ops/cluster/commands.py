@@ -14,7 +14,6 @@ from mmzero_async.ops.cluster import inventory as inventories
 from mmzero_async.ops.cluster import plan as plans
 from mmzero_async.ops.cluster import table
 from mmzero_async.ops.cluster.control import Order, order
-from mmzero_async.ops.cluster.driver import drive
 from mmzero_async.ops.cluster.inventory import Inventory
 from mmzero_async.projections.report import Report
 from mmzero_async.schemas.events import ROLES
@@ -51,6 +50,8 @@ def run_cluster(
             typer.echo(line)
     if dry_run:
         return
+    from mmzero_async.ops.cluster.driver import drive
+
     folder = run or Path("runs") / plan.run
     report = asyncio.run(drive(folder, file, inventory, plan, typer.echo, _progress()))
     host = plan.hosts[plan.log_host]

@@ -16,13 +16,10 @@ from mmzero_async.ops.cluster.inventory import InventoryError
 from mmzero_async.ops.cluster.keeper import Keeper
 from mmzero_async.ops.cluster.link import HostRefused, LinkLost
 from mmzero_async.ops.cluster.plan import Plan
+from mmzero_async.ops.errors import RunLost
 
 REACH_SECONDS = 60.0  # for a host to take part, at the start and when it joins
 STOP_SECONDS = 40.0  # for processes to end
-
-
-class RunLost(RuntimeError):
-    """A process that the run cannot do without is started no more."""
 
 
 class Fleet:

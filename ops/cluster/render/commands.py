@@ -8,8 +8,6 @@ import typer
 
 from mmzero_async.ops.cluster.commands import InventoryFile, read
 from mmzero_async.ops.cluster.inventory import InventoryError
-from mmzero_async.ops.cluster.render import kubernetes, slurm
-from mmzero_async.ops.cluster.render.pods import Cluster
 
 Scheduler = Literal["slurm", "kubernetes"]
 
@@ -34,6 +32,9 @@ def render(
 
     Nothing is started, and no key is read; what is to be done by hand is printed.
     """
+    from mmzero_async.ops.cluster.render import kubernetes, slurm
+    from mmzero_async.ops.cluster.render.pods import Cluster
+
     _, plan = read(file)
     keys = Path(plan.keys).expanduser().absolute()
     if scheduler == "slurm":
