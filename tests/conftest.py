@@ -1,5 +1,6 @@
 """Fixtures of more than one file. Heavy imports stand inside, for the tests that need none."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,12 @@ def spec(tiny_folder: Path):
     import tiny_model
 
     return tiny_model.policy(tiny_folder).spec
+
+
+@pytest.fixture(scope="module")
+def deterministic() -> Iterator[None]:
+    """A module's steps give the same bits again."""
+    import tiny_training
+
+    with tiny_training.deterministically():
+        yield

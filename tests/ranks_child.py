@@ -13,15 +13,12 @@ from typing import Any
 
 import tiny_model
 import torch
-from tiny_model import Album
+from tiny_training import ALBUM, WINDOWS
 
 from mmzero_async.config import LearnerConfig
 from mmzero_async.learner import parallel
 from mmzero_async.learner.full import FullModel
 from mmzero_async.learner.step import Trainer, make_deterministic
-
-ALBUM = Album()
-WINDOWS = [tiny_model.window(ALBUM, seed) for seed in range(4)]
 
 
 def policy(folder: Path, config: LearnerConfig) -> Any:

@@ -1,12 +1,11 @@
 """Full weights: begins as the base, all of it is trained, saved as a model that others load."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import tiny_model
 import torch
-from tiny_model import Album
+from tiny_training import ALBUM, WINDOWS, files, same, train, trainer
 from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
@@ -20,33 +19,14 @@ from mmzero_async.learner.batch import Batch, Window, build
 from mmzero_async.learner.errors import CheckpointError
 from mmzero_async.learner.full import FullModel
 from mmzero_async.learner.rerun import policy_for
-from mmzero_async.learner.step import Trainer, make_deterministic
 from mmzero_async.schemas.events import Role
 
-ALBUM = Album()
-WINDOWS = [tiny_model.window(ALBUM, seed) for seed in range(3)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def deterministic():
-    threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    make_deterministic(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(before)
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 @pytest.fixture
 def full(tiny_folder) -> FullModel:
     return FullModel(tiny_folder)
-
-
-def trainer(model: FullModel, role: Role = "solver", **changes) -> Trainer:
-    return Trainer(model, role, tiny_model.config(weights="full", **changes))
-
-
-def train(it: Trainer, window: Window):
-    return it.train(replace(window, role=it.role), ALBUM.__getitem__)
 
 
 def batch_of(model, window: Window, budget: int = 4096) -> Batch:
@@ -60,14 +40,6 @@ def spoken(model, window: Window = WINDOWS[0], role: Role = "solver") -> Tensor:
         return torch.cat(
             [model.logprobs(m, model.look(batch)).flatten() for m in batch.micro_batches]
         )
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(t, other[n]) for n, t in one.items())
-
-
-def files(run, saved) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in (run / saved.checkpoint).iterdir()}
 
 
 def gradients(model: FullModel, budget: int, role: Role = "solver") -> dict[str, Tensor]:
@@ -182,7 +154,7 @@ def test_a_version_is_a_model_folder_for_transformers(full, tiny_folder, tmp_pat
 
 
 def test_another_kind_of_version_is_refused_and_changes_nothing(full, tiny_folder, tmp_path):
-    adapter = Trainer(tiny_model.policy(tiny_folder), "solver", tiny_model.config())
+    adapter = trainer(tiny_model.policy(tiny_folder))
     before, it = full.adapter("solver"), trainer(full)
     with pytest.raises(CheckpointError, match="another base, or with another"):
         it.restore(tmp_path, adapter.save(tmp_path, 1))

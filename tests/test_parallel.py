@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import ranks_child
 import tiny_model
-import torch
 from nursery import Nursery
+from tiny_training import deterministically
 
 from mmzero_async.config import ConfigError, load
 from mmzero_async.learner import parallel
 from mmzero_async.learner.errors import RanksError
 from mmzero_async.learner.ranks import Ranks
-from mmzero_async.learner.step import Trainer, make_deterministic
+from mmzero_async.learner.step import Trainer
 from mmzero_async.ports import free_port
 from mmzero_async.workers.loop import HOPELESS
 
@@ -56,15 +56,10 @@ def torchrun(kind: str, folder: Path, out: Path, hosts: int = 1, **settings: obj
 
 def played(folder: Path, out: Path, ranks: int, **settings: Any) -> dict[str, Any]:
     """The same story in this process."""
-    threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    make_deterministic(1)
-    try:
+    with deterministically():
         config = tiny_model.config(**settings)
         it = Trainer(ranks_child.policy(folder, config), "solver", config, Ranks(ranks))
         return ranks_child.story(it, out)
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(before)
 
 
 TWO = ["learner.processes=2", "learner.micro_batch_tokens=1024"]

@@ -1,35 +1,23 @@
 """A step shared out over ranks is the step of one: played here by one process, in turn."""
 
-from dataclasses import replace
-
 import pytest
 import tiny_model
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import Album, group, looking, picture
+from tiny_training import ALBUM, WINDOWS, same, spoilt, train, trainer
 from torch import Tensor
 
 from mmzero_async.config import RoleLearning
 from mmzero_async.families import Pictures
 from mmzero_async.learner.batch import Batch, Window, build
+from mmzero_async.learner.errors import StepError
 from mmzero_async.learner.full import FullModel
-from mmzero_async.learner.ranks import Ranks, deal
-from mmzero_async.learner.step import StepResult, Trainer, make_deterministic
+from mmzero_async.learner.ranks import deal
+from mmzero_async.learner.step import StepResult
 from mmzero_async.loss_options import LossOptions
 
-
-@pytest.fixture(scope="module", autouse=True)
-def deterministic():
-    threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    make_deterministic(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(before)
-
-
-ALBUM = Album()
-WINDOWS = [tiny_model.window(ALBUM, seed) for seed in range(3)]
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 # --- dealing --------------------------------------------------------------------------------------
@@ -107,8 +95,8 @@ LOSSES = {
 
 def trained(folder, ranks: int, **changes: object) -> tuple[list[StepResult], dict[str, Tensor]]:
     policy = tiny_model.policy(folder)
-    it = Trainer(policy, "solver", tiny_model.config(**changes), Ranks(ranks))
-    results = [it.train(window, ALBUM.__getitem__) for window in WINDOWS]
+    it = trainer(policy, ranks=ranks, **changes)
+    results = [train(it, window) for window in WINDOWS[:3]]
     return results, policy.adapter("solver")
 
 
@@ -131,8 +119,8 @@ def test_shared_out_it_is_the_same_step(tiny_folder, loss):
 def test_a_rank_more_or_less_moves_the_last_bits_and_again_they_are_the_same(tiny_folder):
     """Else playing the ranks of a committed step would prove nothing."""
     (_, one), (_, two), (_, again) = (trained(tiny_folder, n) for n in (1, 2, 2))
-    assert all(torch.equal(tensor, again[name]) for name, tensor in two.items())
-    assert any(not torch.equal(tensor, one[name]) for name, tensor in two.items())
+    assert same(two, again)
+    assert not same(two, one)
 
 
 def test_pictures_that_only_one_rank_looks_at_give_their_gradient_once(tiny_folder):
@@ -140,9 +128,8 @@ def test_pictures_that_only_one_rank_looks_at_give_their_gradient_once(tiny_fold
     trained, results = [], []
     for ranks in (1, 2, 9):
         policy = FullModel(tiny_folder)
-        config = tiny_model.config(weights="full", solver=RoleLearning(groups=2, lr=1e-4))
-        it = Trainer(policy, "solver", config, Ranks(ranks))
-        results.append(it.train(WINDOWS[0], ALBUM.__getitem__).metrics)
+        it = trainer(policy, ranks=ranks, solver=RoleLearning(groups=2, lr=1e-4))
+        results.append(train(it, WINDOWS[0]).metrics)
         trained.append(policy.adapter("solver"))
     for metrics in results[1:]:
         assert metrics["grad_norm"] == pytest.approx(results[0]["grad_norm"], rel=1e-4)
@@ -152,13 +139,9 @@ def test_pictures_that_only_one_rank_looks_at_give_their_gradient_once(tiny_fold
 
 
 def test_a_refused_step_changes_nothing_on_any_rank(tiny_folder):
-    from mmzero_async.learner.errors import StepError
-
     policy = tiny_model.policy(tiny_folder)
-    it = Trainer(policy, "solver", tiny_model.config(), Ranks(3))
+    it = trainer(policy, ranks=3)
     before = policy.adapter("solver")
-    *most, last = WINDOWS[0].groups
-    spoilt = replace(last, advantages=[float("nan")] * 4)
     with pytest.raises(StepError):
-        it.train(replace(WINDOWS[0], groups=(*most, spoilt)), ALBUM.__getitem__)
-    assert all(torch.equal(t, before[n]) for n, t in policy.adapter("solver").items())
+        train(it, spoilt(WINDOWS[0], advantages=[float("nan")] * 4))
+    assert same(policy.adapter("solver"), before)

@@ -6,52 +6,24 @@ import pytest
 import tiny_model
 import torch
 from peft import PeftModel
-from tiny_model import Album, group, looking, picture, sample
+from tiny_model import group, looking, picture, sample
+from tiny_training import ALBUM, WINDOWS, files, same, spoilt, train, trainer
 from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
 from mmzero_async.config import RoleLearning
 from mmzero_async.learner import checkpoint
 from mmzero_async.learner.batch import Batch, Window, batch_digest, build
-from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.errors import CheckpointError, LearnerError, StepError, WindowError
 from mmzero_async.learner.model import PolicyModel
-from mmzero_async.learner.step import StepResult, Trainer, make_deterministic
 from mmzero_async.schemas.events import ROLES, Role
 
-
-@pytest.fixture(scope="module", autouse=True)
-def deterministic():
-    threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    make_deterministic(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(before)
+pytestmark = pytest.mark.usefixtures("deterministic")
 
 
 @pytest.fixture
 def policy(tiny_folder) -> PolicyModel:
     return tiny_model.policy(tiny_folder)
-
-
-ALBUM = Album()
-WINDOWS = [tiny_model.window(ALBUM, seed) for seed in range(4)]
-
-
-def trainer(policy: PolicyModel, role: Role = "solver", **changes) -> Trainer:
-    return Trainer(policy, role, tiny_model.config(**changes))
-
-
-def train(it: Trainer, window: Window) -> StepResult:
-    return it.train(replace(window, role=it.role), ALBUM.__getitem__)
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(t, other[n]) for n, t in one.items())
-
-
-def files(run, saved: Saved) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in (run / saved.checkpoint).iterdir()}
 
 
 def logprobs(policy: PolicyModel, window: Window, role: Role = "solver") -> Tensor:
@@ -246,11 +218,6 @@ def test_training_one_role_leaves_the_others_bits_alone(policy, tmp_path):
 
 
 # --- all or nothing -------------------------------------------------------------------------------
-
-
-def spoilt(window: Window, **changes) -> Window:
-    *most, last = window.groups
-    return replace(window, groups=(*most, replace(last, **changes)))
 
 
 HOPELESS = {
