@@ -1,6 +1,6 @@
 """Each family in real vLLM: the engine's prompts and log-probabilities are the learner's.
 
-Qwen3-VL, as the seedling, is in test_engine.py.
+Qwen3-VL, as the seedling, is in test_engine_vllm.py.
 """
 
 import base64

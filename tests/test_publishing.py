@@ -16,9 +16,9 @@ import msgspec
 import psutil
 import pytest
 import pytest_asyncio
+from engine_questions import ask, client_of, transformers_logprobs
 from fake_engine import FakeEngine
 from fake_weight_engine import FakeWeightEngine
-from test_engine import ask, transformers_logprobs
 
 from mmzero_async.config import EngineConfig
 from mmzero_async.engines import client as client_module
@@ -41,10 +41,6 @@ def weights_in(folder: Path, content: bytes = b"weights") -> str:
     (folder / "model.safetensors").write_bytes(content)
     (folder / "adapter_model.safetensors").write_bytes(content)
     return hashlib.sha256(content).hexdigest()
-
-
-def client_of(engine: FakeEngine, **options: Any) -> VllmClient:
-    return VllmClient(engine.url, backoff_seconds=0.001, **options)
 
 
 def publisher_to(client: VllmClient) -> WeightPublisher:
