@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from mmzero_async.engine_options import PoolOptions, unusable_pool
 from mmzero_async.filter_options import FactBound, unusable
 from mmzero_async.loss_options import LossName, LossOptions, contradiction
 from mmzero_async.schedule_options import ScheduleOptions, impossible
@@ -66,12 +67,12 @@ class LogConfig(_Section, frozen=True, kw_only=True):
     stall_seconds: float = 60.0  # with work due and nothing new, before a stage stalls; 0: never
 
 
-class EngineConfig(_Section, frozen=True, kw_only=True):
-    """The vLLM server."""
+class EngineConfig(PoolOptions, frozen=True, kw_only=True):
+    """The vLLM servers; all of one kind."""
 
     host: str = "127.0.0.1"
     port: int = 8701  # 0: any free port
-    url: str = ""  # an engine that runs already; empty: start our own
+    url: str = ""  # engines that run already, separated by commas; empty: start our own
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     max_model_len: int = 1024
     max_num_seqs: int = 64
@@ -320,6 +321,7 @@ def _checked(tree: dict[str, Any], overrides: Iterable[str], name: str) -> Confi
     trained = {role: getattr(it, role).train for role in ROLES}
     why = why or unusable(listed) or impossible(config.schedule, trained)
     why = why or unservable(it, it.dtype, config.engine.url)
+    why = why or unusable_pool(config.engine, config.engine.url)
     if why is not None:
         raise ConfigError(f"configuration {name}: {why}")
     return config

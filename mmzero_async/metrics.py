@@ -59,9 +59,26 @@ WORK = Figure(
 )
 IN_HAND = Figure("mmzero_work_in_hand", "gauge", "Pieces of work in hand", ("stage",))
 RENDERS = Figure("mmzero_renders", "counter", "Drawings, by what became of them", ("outcome",))
-ENGINE_IN_FLIGHT = Figure("mmzero_engine_requests", "gauge", "Generation requests under way")
-ENGINE_SECONDS = Figure("mmzero_engine_seconds", "histogram", "One answered generation request")
-ENGINE_TOKENS = Figure("mmzero_engine_tokens", "counter", "Tokens drawn or prompted", ("what",))
+ENGINE_IN_FLIGHT = Figure(
+    "mmzero_engine_requests", "gauge", "Generation requests under way", ("engine",)
+)
+ENGINE_QUEUED = Figure(
+    "mmzero_engine_queued", "gauge", "Generation requests that wait for an engine with room"
+)
+ENGINE_SECONDS = Figure(
+    "mmzero_engine_seconds", "histogram", "One answered generation request", ("engine",)
+)
+ENGINE_TOKENS = Figure(
+    "mmzero_engine_tokens", "counter", "Tokens drawn or prompted", ("engine", "what")
+)
+ENGINE_UP = Figure("mmzero_engine_up", "gauge", "1 while the engine takes requests", ("engine",))
+ENGINE_LIMIT = Figure(
+    "mmzero_engine_limit", "gauge", "Samples that may be under way there", ("engine",)
+)
+ENGINE_LOST = Figure("mmzero_engine_lost", "counter", "Times that it was found down", ("engine",))
+ENGINE_RETRIED = Figure(
+    "mmzero_engine_retried", "counter", "Requests lost there and tried again", ("engine",)
+)
 # The learner.
 STEPS = Figure("mmzero_learner_steps", "counter", "Committed steps", ("role",))
 STEP_SECONDS = Figure("mmzero_learner_step_seconds", "histogram", "One step", ("role",))

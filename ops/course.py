@@ -14,7 +14,7 @@ from typing import Any
 
 from mmzero_async import __version__
 from mmzero_async.config import Config
-from mmzero_async.engines.client import VllmClient
+from mmzero_async.engines.pool import Engine
 from mmzero_async.log.interface import Reader
 from mmzero_async.ops.evaluate import evaluate
 from mmzero_async.projections.admission import role_learning
@@ -54,7 +54,7 @@ class Course:
         report: Report,
         reader: Reader,
         client: LogClient,
-        engine: VllmClient,
+        engine: Engine,
         *,
         say: Say,
         progress: Progress,

@@ -37,17 +37,17 @@ def eval_(
 
 
 async def _evaluate(folder: Path, loaded: Config, mode: str, scenes: int) -> Any:
-    from mmzero_async.engines.client import VllmClient
     from mmzero_async.engines.launch import address_file
+    from mmzero_async.engines.pool import EnginePool, urls_of
     from mmzero_async.ops.evaluate import evaluate
 
     weights = loaded.learner.weights
-    url = (folder / address_file(weights, "solver")).read_text().strip()
+    urls = urls_of((folder / address_file(weights, "solver")).read_text())
     report, _ = report_of(folder)
     published = report.pipeline.policies.published.get("solver")
     if published is None:
         raise LogError(f"{folder} has published no solver yet")
-    async with VllmClient(url, numbered=weights == "full") as engine:
+    async with EnginePool(urls, loaded.engine, numbered=weights == "full") as engine:
         return await evaluate(
             engine,
             loaded,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from mmzero_async.config import Config
-from mmzero_async.engines.client import VllmClient
+from mmzero_async.engines.pool import Engine
 from mmzero_async.rendering.pool import Picture, RenderPool
 from mmzero_async.roles import prompts, solver
 from mmzero_async.schemas.events import Evaluated, Sampling
@@ -17,7 +17,7 @@ CONCURRENT = 48
 
 
 async def evaluate(
-    engine: VllmClient,
+    engine: Engine,
     config: Config,
     *,
     policy: str,

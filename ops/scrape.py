@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mmzero_async import telemetry
+from mmzero_async.engines.pool import urls_of
 from mmzero_async.metrics_http import FOLDER
 
 
@@ -20,8 +21,10 @@ def served(run_dir: Path) -> list[Served]:
     """By the files in the run's folder. A process that was killed has left its own behind."""
     files = sorted((run_dir / FOLDER).glob("*.url"))
     found = [Served(file.stem, file.read_text().strip()) for file in files]
-    engines = sorted(run_dir.glob("engine*.url"))  # vLLM serves figures of its own
-    return found + [Served(file.stem, file.read_text().strip()) for file in engines]
+    for file in sorted(run_dir.glob("engine*.url")):  # vLLM serves figures of its own
+        for number, url in enumerate(urls_of(file.read_text())):
+            found.append(Served(f"{file.stem}-{number}" if number else file.stem, url))
+    return found
 
 
 def scrape(run_dir: Path) -> str:

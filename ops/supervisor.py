@@ -22,9 +22,9 @@ import msgspec
 
 from mmzero_async import telemetry
 from mmzero_async.config import Config
-from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineUnavailable
 from mmzero_async.engines.launch import address_file
+from mmzero_async.engines.pool import EnginePool, urls_of
 from mmzero_async.engines.server import VllmServer
 from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.course import Course, Progress, Say
@@ -76,12 +76,14 @@ class Supervisor:
             log_url = await self._address("log.url")
             port = free_port(self.config.log.host, self.config.log.read_port, key="log.read_port")
             await self._start("log-reader", "log_reader", "--port", str(port), vital=False)
-            engine_url = await stack.enter_async_context(self._engines(watching))
+            engine_urls = await stack.enter_async_context(self._engines(watching))
             reader = LogReader.open(self.run_dir / "log")
             stack.callback(reader.close)
             client = await stack.enter_async_context(self._joined(log_url, keys))
             numbered = self.config.learner.weights == "full"
-            engine = await stack.enter_async_context(VllmClient(engine_url, numbered=numbered))
+            engine = await stack.enter_async_context(
+                EnginePool(urls_of(engine_urls), self.config.engine, numbered=numbered)
+            )
             course = Course(
                 self.config,
                 self.report,
@@ -173,38 +175,41 @@ class Supervisor:
 
     @contextlib.asynccontextmanager
     async def _engines(self, group: asyncio.TaskGroup) -> AsyncIterator[str]:
-        """The URL of the solver's engine; there is one for all roles, or with full weights one a
-        role, started in turn: on a GPU each looks at how much memory the others left."""
-        weights = self.config.learner.weights
+        """The addresses of the solver's engines; they serve all roles, or with full weights each
+        role has its own. Started in turn: on a GPU each looks how much memory the others left."""
+        weights, count = self.config.learner.weights, self.config.engine.count
         if self.config.engine.url:
             (self.run_dir / address_file(weights, "solver")).write_text(self.config.engine.url)
             yield self.config.engine.url
             return
         self.say("engine: vLLM starts in half a minute or so")
         async with contextlib.AsyncExitStack() as stack:
-            if weights == "lora":
-                yield await stack.enter_async_context(self._engine(group, None, 0))
-                return
-            urls = {
-                role: await stack.enter_async_context(self._engine(group, role, number))
-                for number, role in enumerate(ROLES)
-            }
-            yield urls["solver"]
+            urls = ""
+            roles: tuple[Role | None, ...] = (None,) if weights == "lora" else ROLES
+            for place, role in enumerate(roles):
+                started = [
+                    await stack.enter_async_context(
+                        self._engine(group, role, number, place * count + number)
+                    )
+                    for number in range(count)
+                ]
+                urls = ",".join(started)
+                (self.run_dir / address_file(weights, role or "solver")).write_text(urls)
+            yield urls
 
     @contextlib.asynccontextmanager
     async def _engine(
-        self, group: asyncio.TaskGroup, role: Role | None, number: int
+        self, group: asyncio.TaskGroup, role: Role | None, number: int, place: int
     ) -> AsyncIterator[str]:
         """A server of ours, restarted if it dies; its URL."""
         # A restarted engine must be found where the workers look for it: the port is fixed here.
-        fixed = self.config.engine.port and self.config.engine.port + number
+        fixed = self.config.engine.port and self.config.engine.port + place
         port = free_port(self.config.engine.host, fixed, key="engine.port")
         config = msgspec.structs.replace(self.config.engine, port=port)
-        name = f"engine-{role}" if role else "engine"
+        name = (f"engine-{role}" if role else "engine") + (f"-{number}" if number else "")
         log = self.run_dir / "logs" / f"{name}.log"
         server = VllmServer(self.base_model, config, log, role=role)
         await server.start()
-        (self.run_dir / f"{name}.url").write_text(server.url)
         keeper = group.create_task(self._keep_engine(server))
         try:
             yield server.url

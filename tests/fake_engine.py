@@ -58,6 +58,8 @@ class FakeEngine:
         self.tamper: Callable[[dict[str, Any]], None] = lambda answer: None
         self.requests: list[dict[str, Any]] = []  # generations, as they came
         self.events: list[str] = []  # "load solver@1", "unload solver@1"
+        self.waiting = self.preemptions = 0.0  # what /metrics tells
+        self.frozen = False  # nothing is answered any more, no connection closed
         self.running = 0
         self.peak_running = 0
         self._tokens = 0
@@ -65,7 +67,7 @@ class FakeEngine:
         self.url = ""
 
     async def start(self) -> str:
-        app = web.Application(client_max_size=64 * 2**20)
+        app = web.Application(client_max_size=64 * 2**20, middlewares=[self._unless_frozen])
         app.router.add_get("/health", self._health)
         app.router.add_get("/version", self._version)
         app.router.add_get("/metrics", self._metrics)
@@ -97,6 +99,15 @@ class FakeEngine:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
+
+    @web.middleware
+    async def _unless_frozen(
+        self, request: web.Request, handler: Callable[..., Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        answer = await handler(request)
+        while self.frozen:  # noqa: ASYNC110 - until a test thaws or stops it
+            await asyncio.sleep(0.01)
+        return answer
 
     def _generation(
         self, answer: Callable[[dict[str, Any]], dict[str, Any]]
@@ -198,7 +209,8 @@ class FakeEngine:
         return web.Response(
             text="# HELP vllm:num_requests_running now\n"
             f"vllm:num_requests_running{label} {float(self.running)}\n"
-            f"vllm:num_requests_waiting{label} 0.0\n"
+            f"vllm:num_requests_waiting{label} {self.waiting}\n"
+            f"vllm:num_preemptions_total{label} {self.preemptions}\n"
             f'vllm:num_requests_waiting_by_reason{{engine="0",reason="capacity"}} 7.0\n'
             f"vllm:generation_tokens_total{label} {float(self._tokens)}\n"
         )

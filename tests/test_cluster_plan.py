@@ -172,6 +172,28 @@ def test_an_engine_that_runs_already_needs_no_host(tmp_path):
     assert not [c for c in commands if "--engine-key" in c or "--hand-over" in c]
 
 
+def test_engines_on_several_hosts_serve_one_run(tmp_path):
+    engine = "roles = { engine = 1 }\ngpus = [0, 1]\nengine = { gpus = [0, 1], data_parallel = 2 }"
+    more = f'[hosts.c]\naddress = "10.0.0.3"\n{engine}\n[hosts.d]\naddress = "fd00::4"\n{engine}'
+    _, plan = read(two_hosts(tmp_path, b=more))
+    urls = "http://10.0.0.1:8701,http://10.0.0.3:8701,http://[fd00::4]:8701"
+    assert plan.engine_hosts == ("a", "c", "d") and plan.engine_url == urls
+    for name in ("b.solver-0", "b.coder-0", "b.proposer-0", "a.learner-0"):
+        command = plan.process(name).command
+        assert command[command.index("--engine-url") + 1] == urls
+    assert "--hand-over" in plan.process("a.learner-0").command
+    for name, address in (("a", "10.0.0.1"), ("c", "10.0.0.3"), ("d", "fd00::4")):
+        process = plan.process(f"{name}.engine")
+        assert process.command[process.command.index("--host") + 1] == address
+        assert not process.vital, "the run goes on with the others"
+        assert "engine.key_secret" in plan.hosts[name].secrets and plan.hosts[name].needs_base
+    _, alone = read(two_hosts(tmp_path))
+    assert alone.process("a.engine").vital and "--host" not in alone.process("a.engine").command
+    top = TOP + 'overrides = ["engine.count=2"]\n'
+    with pytest.raises(ConfigError, match=r"engine\.count = 2 is for `mmzero run`"):
+        read(two_hosts(tmp_path, top=top))
+
+
 def test_who_is_elsewhere_reads_and_hands_over_through_the_network(tmp_path):
     _, plan = read(two_hosts(tmp_path))
     learner = plan.process("a.learner-0").command

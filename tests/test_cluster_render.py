@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from schedulers import check_object, documents, lint, sbatch_components, templates
 
 from mmzero_async.config import Config, EngineConfig, from_json, load
@@ -328,6 +329,14 @@ def test_a_host_of_a_slurm_job_is_a_component_the_logs_first():
     assert "srun --het-group=1 --nodes=2 --ntasks=2" in script
     assert 'tcp://"$log_host":5701' in script and 'http://"$engine_host":8701' in script
     assert "10.0.0." not in script
+
+
+@pytest.mark.parametrize("on", [on_kubernetes, on_slurm])
+def test_engines_on_several_hosts_are_refused_in_words(on):
+    _, plan = read(EXAMPLE)
+    several = structs.replace(plan, engine_hosts=("beta", "gamma"))
+    with pytest.raises(InventoryError, match="engines on beta, gamma: only `mmzero run-cluster`"):
+        on(several)
 
 
 # --- the command, its files -----------------------------------------------------------------------

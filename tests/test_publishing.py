@@ -16,18 +16,18 @@ import msgspec
 import psutil
 import pytest
 import pytest_asyncio
-from engine_questions import ask, client_of, transformers_logprobs
+from engine_questions import ask, transformers_logprobs
 from fake_engine import FakeEngine
 from fake_weight_engine import FakeWeightEngine
 
 from mmzero_async.config import EngineConfig
-from mmzero_async.engines import client as client_module
-from mmzero_async.engines.client import VllmClient
+from mmzero_async.engines import weight_client
 from mmzero_async.engines.errors import EngineUnavailable, PublishFailed
 from mmzero_async.engines.publisher import AdapterPublisher, Publisher
 from mmzero_async.engines.server import VllmServer
+from mmzero_async.engines.weight_client import WeightClient
 from mmzero_async.engines.weight_publisher import WeightPublisher
-from mmzero_async.schemas.events import Generation, Sampling, VersionSpan
+from mmzero_async.schemas.events import ROLES, Generation, Sampling, VersionSpan
 from mmzero_async.schemas.packing import unpack_logprobs, unpack_tokens
 
 PUBLISH = [
@@ -43,8 +43,12 @@ def weights_in(folder: Path, content: bytes = b"weights") -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def publisher_to(client: VllmClient) -> WeightPublisher:
-    return WeightPublisher(dict.fromkeys(("proposer", "coder", "solver"), client))
+def client_of(engine: FakeEngine, **options: Any) -> WeightClient:
+    return WeightClient(engine.url, backoff_seconds=0.001, **options)
+
+
+def publisher_to(*clients: WeightClient) -> WeightPublisher:
+    return WeightPublisher(dict.fromkeys(ROLES, clients))
 
 
 # --- full weights, fast ---------------------------------------------------------------------------
@@ -78,7 +82,7 @@ async def test_a_refused_file_leaves_the_old_version_served_under_its_own_number
 async def test_an_engine_of_which_nobody_knows_how_far_it_came_stays_paused_until_it_is_whole(
     tmp_path, monkeypatch, where
 ):
-    monkeypatch.setattr(client_module, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(weight_client, "_LOOK_SECONDS", 0.01)
     digest = weights_in(tmp_path)
     async with FakeWeightEngine() as engine, client_of(engine) as client:
         publisher = publisher_to(client)
@@ -141,7 +145,7 @@ class Rig:
     run: Path
     saved: dict[int, Any]
     server: VllmServer
-    client: VllmClient
+    client: WeightClient
     publisher: Publisher
 
     def folder(self, version: int) -> Path:
@@ -217,7 +221,7 @@ async def rig(
     config = EngineConfig(port=0, kv_cache_gib=0.1)
     async with (
         VllmServer(tiny_folder, config, run / "engine.log", role=role) as server,
-        VllmClient(server.url, numbered=kind == "full") as client,
+        WeightClient(server.url, numbered=kind == "full") as client,
     ):
         publisher = publisher_to(client) if kind == "full" else AdapterPublisher(client)
         yield Rig(kind, tiny_folder, run, saved, server, client, publisher)
@@ -331,7 +335,7 @@ async def test_an_engine_killed_in_a_publish_serves_nothing_until_the_next_one(r
     await rig.server.wait()
     await rig.server.stop()
     url = await rig.server.start()
-    async with VllmClient(url, numbered=rig.kind == "full") as client:
+    async with WeightClient(url, numbered=rig.kind == "full") as client:
         again = publisher_to(client) if rig.kind == "full" else AdapterPublisher(client)
         rig.client, rig.publisher = client, again
         assert not await again.serves("solver", 1) and not await again.serves("solver", 2)

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mmzero_async import telemetry
 from mmzero_async.config import from_json
 from mmzero_async.engines.errors import EngineError, EngineKeyUnusable, ModelUnusable
@@ -34,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--engine-key", type=Path, required=True)
+    parser.add_argument("--host", default="", help="to listen at; default: engine.host")
     parser.add_argument("--tensor-parallel", type=int, default=1)
     parser.add_argument("--data-parallel", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=1, help="machines that serve as one")
@@ -56,7 +59,8 @@ def main() -> int:
         read_secret(args.engine_key)  # now, not half a minute later in vLLM's output
         base = Path((run_dir / "base_model").read_text().strip())
         log = run_dir / "logs" / "vllm.log"
-        server = VllmServer(base, config.engine, log, placement=placement)
+        engine = msgspec.structs.replace(config.engine, host=args.host or config.engine.host)
+        server = VllmServer(base, engine, log, placement=placement)
         return asyncio.run(until_stopped(serve(server, logger)))
     except (EngineError, OSError) as error:
         logger.error("engine stopped", error=str(error))

@@ -17,10 +17,11 @@ from functools import partial
 from pathlib import Path
 
 from mmzero_async.config import Config, LearnerConfig
-from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineError
 from mmzero_async.engines.launch import address_file
+from mmzero_async.engines.pool import urls_of
 from mmzero_async.engines.publisher import AdapterPublisher, Publisher
+from mmzero_async.engines.weight_client import WeightClient
 from mmzero_async.engines.weight_publisher import WeightPublisher
 from mmzero_async.learner import checkpoint, measured
 from mmzero_async.learner.batch import Window
@@ -332,17 +333,20 @@ def committed_step(
 
 @asynccontextmanager
 async def _publishing(setting: Setting) -> AsyncIterator[Publisher]:
-    """To one engine for all roles' adapters, or to one a role for its weights."""
+    """To the engines of all roles' adapters, or to those of each role for its weights."""
     weights = setting.config.learner.weights
     async with AsyncExitStack() as stack:
         if weights == "lora":
-            engine = await stack.enter_async_context(setting.engine())
-            yield AdapterPublisher(engine, hand_over=setting.hand_over)
+            pool = await stack.enter_async_context(setting.engine())
+            yield AdapterPublisher(*pool.clients, hand_over=setting.hand_over, up=pool.is_up)
             return
         files = {role: setting.run_dir / address_file(weights, role) for role in ROLES}
         yield WeightPublisher(
             {
-                role: await stack.enter_async_context(VllmClient(file.read_text().strip()))
+                role: [
+                    await stack.enter_async_context(WeightClient(url))
+                    for url in urls_of(file.read_text())
+                ]
                 for role, file in files.items()
             }
         )

@@ -20,7 +20,6 @@ from typing import Any
 from mmzero_async import metrics as figures
 from mmzero_async import telemetry
 from mmzero_async.config import Config, from_json
-from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import (
     EngineError,
     EngineKeyUnusable,
@@ -28,7 +27,7 @@ from mmzero_async.engines.errors import (
     PolicyNotLoaded,
 )
 from mmzero_async.engines.launch import address_file
-from mmzero_async.engines.measured import MeasuredClient
+from mmzero_async.engines.pool import EnginePool, urls_of
 from mmzero_async.engines.secret import read_secret
 from mmzero_async.metrics import Metrics
 from mmzero_async.metrics_http import serving
@@ -68,7 +67,7 @@ class Setting:
     run_dir: Path
     worker: str
     config: Config
-    engine_url: str
+    engine_url: str  # of several engines: separated by commas
     logger: Any
     keys: ClientKeys | None = None  # for the log server
     engine_key: str = field(default="", repr=False)
@@ -76,10 +75,16 @@ class Setting:
     hand_over: bool = False  # the engine is on a host that does not see our folders
     metrics: Metrics = field(default_factory=Metrics)
 
-    def engine(self) -> VllmClient:
-        """A client of the role's engine; enter it to have it closed."""
-        numbered = self.config.learner.weights == "full"
-        return MeasuredClient(self.engine_url, self.metrics, numbered=numbered, key=self.engine_key)
+    def engine(self) -> EnginePool:
+        """The engines of the role's work; enter it to have them looked after, and closed."""
+        return EnginePool(
+            urls_of(self.engine_url),
+            self.config.engine,
+            self.metrics,
+            numbered=self.config.learner.weights == "full",
+            request_seconds=self.config.engine.request_seconds,
+            key=self.engine_key,
+        )
 
     def serving_metrics(self) -> AbstractContextManager[None]:
         """Enter it for as long as the process lives."""

@@ -9,6 +9,10 @@ class EngineUnavailable(EngineError):
     """No engine, none that answers, or one that broke inside. Trying again later may help."""
 
 
+class EngineSlow(EngineUnavailable):
+    """The engine did not answer in time: it has too much to do, or hangs."""
+
+
 class EngineRejected(EngineError):
     """The engine understood the request and refused it (4xx). Trying again will not help."""
 

@@ -12,6 +12,7 @@ import msgspec
 
 from mmzero_async.config import Config
 from mmzero_async.projections.admission import holding_back
+from mmzero_async.projections.capacity import shares
 from mmzero_async.projections.flow import STAGE_POLICY, Flow, stages
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.events import AnyEvent
@@ -35,6 +36,7 @@ class PipelineDispatcher:
         self._due: dict[Stage, list[tuple[tuple[int, ...], str]]] = {s: [] for s in STAGES}
         self._spare: list[tuple[tuple[int, ...], str]] = []  # probes that no group waits for
         self._leased_prompts: set[int] = set()
+        self._at_engines: dict[Stage, set[str]] = {stage: set() for stage in STAGE_POLICY}
 
     def admits(self, event: AnyEvent) -> bool:
         return self.pipeline.lineage.admits(event)
@@ -46,6 +48,8 @@ class PipelineDispatcher:
         for work in due:
             self._push(work)
         key = completes(event)
+        if key is not None:
+            self._left_engines(key)
         if key is not None and key.startswith("propose/"):
             self._leased_prompts.discard(_prompt(key))
 
@@ -56,11 +60,14 @@ class PipelineDispatcher:
             return None
         if self.pipeline.finished is not None:
             return None
+        if role is not None and not self._has_share(stage):
+            return None
         work = self._new_prompt() if stage == "propose" else self._oldest(self._due[stage])
         if work is None and stage == "answer":
             work = self._oldest(self._spare)
         if work is None or role is None:
             return work
+        self._at_engines[stage].add(work.key)
         published = self.pipeline.policies.published[role]
         return msgspec.structs.replace(
             work,
@@ -71,6 +78,7 @@ class PipelineDispatcher:
 
     def give_back(self, key: str) -> None:
         """A lease ended without a result: the work is due again, if the log still calls for it."""
+        self._left_engines(key)
         if key.startswith("propose/"):
             self._leased_prompts.discard(_prompt(key))
         elif key in self.pipeline.lineage.open:
@@ -103,20 +111,39 @@ class PipelineDispatcher:
                 return work
         return None
 
-    def _new_prompt(self) -> Work | None:
+    def _has_share(self, stage: Stage) -> bool:
+        """Whether the stage has less at the engines than its part of their capacity."""
+        capacity = self.config.engine.capacity
+        if not capacity:
+            return True
+        held = {stage: len(keys) for stage, keys in self._at_engines.items()}
+        due = {stage: len(self._due[stage]) for stage in held}
+        due["propose"] = int(not self._held_back())
+        due["answer"] += len(self._spare)
+        return held[stage] < shares({s: held[s] + due[s] for s in held}, capacity)[stage]
+
+    def _left_engines(self, key: str) -> None:
+        for keys in self._at_engines.values():
+            keys.discard(key)
+
+    def _held_back(self) -> bool:
+        """Whether no more prompts may start now."""
         pipeline, config = self.pipeline, self.config
-        leased = len(self._leased_prompts)
-        if holding_back(
+        why = holding_back(
             pipeline.lineage,
             pipeline.book,
             pipeline.pace,
-            leased,
+            len(self._leased_prompts),
             config.admission,
             config.learner,
             pipeline.schedule,
-        ):
+        )
+        return bool(why)
+
+    def _new_prompt(self) -> Work | None:
+        if self._held_back():
             return None
-        settled = pipeline.lineage.settled_prompts
+        settled = self.pipeline.lineage.settled_prompts
         prompt = settled.prefix
         while prompt in settled or prompt in self._leased_prompts:
             prompt += 1

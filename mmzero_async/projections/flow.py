@@ -133,7 +133,7 @@ def _stage(
     else:
         workers = here.get(STAGE_ROLE[stage], [])
         waits_for = _reason(
-            stage, published, holder, workers, len(in_hand), bool(here.get("learner"))
+            stage, published, holder, workers, len(in_hand), bool(here.get("learner")), config
         )
     return StageFlow(
         stage=stage,
@@ -165,6 +165,7 @@ def _reason(
     workers: list[Hand],
     in_hand: int,
     learner: bool,
+    config: Config,
 ) -> str:
     """What the oldest piece of work of a stage waits for."""
     role = STAGE_ROLE[stage]
@@ -186,6 +187,8 @@ def _reason(
         names = ", ".join(sorted(worker.worker for worker in workers)[:4])
         more = f" and {len(workers) - 4} more" if len(workers) > 4 else ""
         return f"a free hand: {in_hand} pieces are in the hands of {names}{more}"
+    if config.engine.capacity and stage in STAGE_POLICY:
+        return f"its share of engine.capacity = {config.engine.capacity}, which follows the backlog"
     return "the log server, which hands it out next"
 
 

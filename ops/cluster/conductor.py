@@ -18,8 +18,8 @@ from typing import Any
 
 from mmzero_async import telemetry
 from mmzero_async.config import Config, ConfigError, from_json
-from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.errors import EngineError, EngineKeyUnusable, ModelUnusable
+from mmzero_async.engines.pool import EnginePool, urls_of
 from mmzero_async.engines.secret import read_secret
 from mmzero_async.log.errors import LogError
 from mmzero_async.ops.course import Course
@@ -84,7 +84,9 @@ async def conduct(
             RemoteReader.open, addresses.read, keys=keys, patience=PATIENCE
         )
         stack.callback(reader.close)
-        engine = await stack.enter_async_context(VllmClient(addresses.engine, key=secret))
+        engine = await stack.enter_async_context(
+            EnginePool(urls_of(addresses.engine), config.engine, key=secret)
+        )
         course = Course(
             config,
             report,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmzero_async import telemetry
-from mmzero_async.engines.client import VllmClient
+from mmzero_async.engines.pool import EnginePool, urls_of
 from mmzero_async.ops.cluster import inventory as inventories
 from mmzero_async.ops.cluster import plan as plans
 from mmzero_async.ops.cluster import secrets
@@ -91,7 +91,9 @@ class Driver:
                 RemoteReader.open, plan.read_url, keys=keys, patience=START_SECONDS
             )
             stack.callback(reader.close)
-            engine = await stack.enter_async_context(VllmClient(plan.engine_url, key=engine_key))
+            engine = await stack.enter_async_context(
+                EnginePool(urls_of(plan.engine_url), plan.config.engine, key=engine_key)
+            )
             course = Course(
                 plan.config,
                 self.report,

@@ -19,19 +19,24 @@ def objections(inventory: Inventory, config: Config) -> Iterator[str]:
     hosts = inventory.hosts
     if not hosts:
         yield "it names no hosts: write [hosts.NAME] with an address and roles"
+    if config.engine.count > 1:
+        yield (
+            f"engine.count = {config.engine.count} is for `mmzero run`: write roles.engine = 1 on "
+            "each of several hosts"
+        )
     if config.learner.weights == "full":
         yield 'learner.weights = "full" needs an engine a role: use `mmzero run`'
     for role, what in (("log", "log server"), ("learner", "learner"), ("engine", "engine")):
         holders = {n: getattr(h.roles, role) for n, h in hosts.items() if getattr(h.roles, role)}
         wanted = 0 if role == "engine" and config.engine.url else 1
-        if sum(holders.values()) > 1:
+        if role == "engine" and max(holders.values(), default=0) > 1:
+            crowded = ", ".join(name for name, number in holders.items() if number > 1)
             yield (
-                f"{sum(holders.values())} {what}s (on {', '.join(holders)}): a run has one"
-                + (
-                    "; several GPUs are engine.tensor_parallel and data_parallel"
-                    * (role == "engine")
-                )
+                f"{max(holders.values())} engines (on {crowded}): a host has one, and several "
+                "hosts may; several GPUs are engine.tensor_parallel and data_parallel"
             )
+        elif role != "engine" and sum(holders.values()) > 1:
+            yield f"{sum(holders.values())} {what}s (on {', '.join(holders)}): a run has one"
         elif wanted and not holders:
             yield f"no host has the {what}: roles.{role} = 1 on one of them" + (
                 ", or engine.url in the configuration" * (role == "engine")

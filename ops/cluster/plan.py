@@ -59,13 +59,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     log_host: str
     log_url: str
     read_url: str
-    engine_url: str
-    engine_host: str  # empty: an engine that runs already
+    engine_url: str  # of several engines, separated by commas
+    engine_hosts: tuple[str, ...]  # none: engines that run already
     counts: Counts
     may: dict[str, tuple[str, ...]]  # stage -> hosts that the inventory gives it to
     drained: tuple[str, ...] = ()
     link_seconds: float = 300.0
     keys: str = ""  # folder of CURVE keys on the driver's machine
+
+    @property
+    def engine_host(self) -> str:
+        """The first of them; empty: engines that run already."""
+        return self.engine_hosts[0] if self.engine_hosts else ""
 
     def on(self, host: str) -> tuple[Process, ...]:
         return tuple(process for process in self.processes if process.host == host)
@@ -157,7 +162,7 @@ def joined(plan: Plan, inventory: Inventory, host: str) -> Plan:
 def _plan(inventory: Inventory, config: Config, counts: Counts, drained: tuple[str, ...]) -> Plan:
     named = {name: host for name, host in inventory.hosts.items() if name in counts}
     log_host = next(name for name, host in named.items() if host.roles.log)
-    engine_host = next((name for name, host in named.items() if host.roles.engine), "")
+    engine_hosts = tuple(name for name, host in named.items() if host.roles.engine)
     run_dirs = {n: f"{h.path or inventory.path}/{inventory.run}" for n, h in named.items()}
     ports, address = inventory.ports, named[log_host].address
     log = replace(
@@ -168,10 +173,10 @@ def _plan(inventory: Inventory, config: Config, counts: Counts, drained: tuple[s
         keys=f"{run_dirs[log_host]}/{KEYS}",
     )
     engine, engine_url = config.engine, config.engine.url
-    if engine_host:
-        at = named[engine_host].address
-        engine = replace(engine, host=at, port=ports.engine)
-        engine_url = f"http://{_bracketed(at)}:{ports.engine}"
+    if engine_hosts:
+        each = [named[name].address for name in engine_hosts]
+        engine = replace(engine, host=each[0], port=ports.engine)
+        engine_url = ",".join(f"http://{_bracketed(at)}:{ports.engine}" for at in each)
     plan = Plan(
         run=inventory.run,
         config=replace(config, log=log, engine=engine),
@@ -181,7 +186,7 @@ def _plan(inventory: Inventory, config: Config, counts: Counts, drained: tuple[s
         log_url=f"tcp://{_bracketed(address)}:{ports.log}",
         read_url=f"tcp://{_bracketed(address)}:{ports.read}",
         engine_url=engine_url,
-        engine_host=engine_host,
+        engine_hosts=engine_hosts,
         counts=counts,
         may={
             stage: tuple(n for n, h in named.items() if getattr(h.roles, stage)) for stage in STAGES
@@ -219,16 +224,19 @@ def _processes(plan: Plan, inventory: Inventory) -> Iterator[Process]:
     at = plan.log_host
     yield _process(plan, inventory, at, "log-server", "log_server", ("--port", str(ports.log)))
     yield _process(plan, inventory, at, "log-reader", "log_reader", ("--port", str(ports.read)))
-    if plan.engine_host:
-        place = inventory.hosts[plan.engine_host].engine
-        options: tuple[str, ...] = (
+    options: tuple[str, ...]
+    for host in plan.engine_hosts:
+        place = inventory.hosts[host].engine
+        options = (
             *("--tensor-parallel", str(place.tensor_parallel)),
             *("--data-parallel", str(place.data_parallel)),
         )
-        yield _process(plan, inventory, plan.engine_host, "engine", "engine", options)
+        if len(plan.engine_hosts) > 1:  # the configuration, the same for all, can name but one
+            options += ("--host", plan.hosts[host].address)
+        yield _process(plan, inventory, host, "engine", "engine", options)
     learner = next(name for name in plan.hosts if inventory.hosts[name].roles.learner)
     options = () if learner == at else ("--read-url", plan.read_url)
-    if plan.engine_host not in ("", learner):
+    if any(host != learner for host in plan.engine_hosts):
         options += ("--hand-over",)
     yield _process(plan, inventory, learner, "learner", "learner", options)
     for stage in STAGES:
@@ -281,7 +289,8 @@ def _process(
         env=env,
         gpus=gpus,
         listens=listens,
-        vital=role not in (*STAGES, "log-reader"),
+        vital=role not in (*STAGES, "log-reader")
+        and not (role == "engine" and len(plan.engine_hosts) > 1),
     )
 
 

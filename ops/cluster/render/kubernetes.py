@@ -20,6 +20,7 @@ from mmzero_async.ops.cluster.render.places import (
     key_steps,
     moved,
     nodes_of,
+    one_engine,
     secrets,
 )
 from mmzero_async.ops.cluster.render.pods import (
@@ -46,6 +47,7 @@ _WORKER_CPU = "500m"  # requested; a renderer and a solver at rest need less
 def render(plan: Plan, cluster: Cluster, keys: str) -> Rendering:
     """The files, and the steps that make secrets and apply them; `keys` is the folder of keys as
     the shell reads it. InventoryError for a plan that cannot lie on Kubernetes."""
+    one_engine(plan)
     core = [*_core(plan, cluster), _conductor(plan, cluster)]
     workers = list(_stages(plan, cluster))
     return Rendering(files={CORE: _text(core), WORKERS: _text(workers)}, steps=_steps(plan, keys))

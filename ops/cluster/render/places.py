@@ -63,6 +63,16 @@ def secrets(plan: Plan, holder: str) -> tuple[str, ...]:
     return tuple(f for f in found if plan.engine_host or f != ENGINE_KEY)
 
 
+def one_engine(plan: Plan) -> None:
+    """InventoryError for a plan with engines on several hosts."""
+    if len(plan.engine_hosts) > 1:
+        raise InventoryError(
+            f"engines on {', '.join(plan.engine_hosts)}: only `mmzero run-cluster` starts several. "
+            "Give one host the engine, with data_parallel over its GPUs, or name engines that run "
+            "already in engine.url, separated by commas"
+        )
+
+
 def nodes_of(process: Process, gpus_a_node: int) -> int:
     """How many machines a process's GPUs fill. InventoryError where vLLM could not lie so."""
     needed = -(-len(process.gpus) // gpus_a_node) or 1

@@ -22,6 +22,7 @@ from mmzero_async.ops.cluster.render.places import (
     label,
     moved,
     nodes_of,
+    one_engine,
     secrets,
 )
 
@@ -44,6 +45,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 def render(plan: Plan, site: Site, keys: str) -> Rendering:
     """Script and configuration, and the steps to submit them; `keys` is the folder of keys, an
     absolute path that all machines see. InventoryError for a plan that cannot lie on Slurm."""
+    one_engine(plan)
     name = f"{label('mmzero', plan.run)}.sbatch"
     log = replace(plan.config.log, host="0.0.0.0", keys=keys)
     engine = plan.config.engine
