@@ -7,6 +7,7 @@ from typing import Any
 from fake_engine import FakeEngine
 
 from mmzero_async.engines.client import VllmClient
+from mmzero_async.engines.pool import Engine
 from mmzero_async.schemas.events import Generation, Sampling
 from mmzero_async.schemas.packing import unpack_logprobs, unpack_tokens
 
@@ -24,7 +25,7 @@ LOOK = [
 
 
 async def ask(
-    client: VllmClient,
+    client: Engine,
     messages: list[dict[str, Any]] = HELLO,
     *,
     policy: str = "base",

@@ -68,7 +68,7 @@ def pool_of(engines: list[Any], metrics: Metrics | None = None, **options: Any) 
 async def many(
     pool: EnginePool, count: int, n: int = 2, policy: str = "solver@1", version: int = 1
 ) -> list[Any]:
-    asked = (ask(pool, policy=policy, version=version, n=n) for _ in range(count))  # type: ignore[arg-type]
+    asked = (ask(pool, policy=policy, version=version, n=n) for _ in range(count))
     return await asyncio.gather(*asked, return_exceptions=True)
 
 
@@ -347,7 +347,7 @@ async def test_an_engine_that_fails_after_another_took_the_weights_is_asked_for_
             assert [(e.number, e.paused) for e in running] == [("2", False), ("1", False)]
             assert not await publisher.serves("solver", 2)
             running[1].requests.clear()
-            answers = [await ask(pool, policy="solver", version=2) for _ in range(6)]  # type: ignore[arg-type]
+            answers = [await ask(pool, policy="solver", version=2) for _ in range(6)]
             assert {answer.version for answer in answers} == {2}
             assert not running[1].requests
             running[0].calls.clear()
