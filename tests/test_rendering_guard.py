@@ -1,11 +1,16 @@
 """What confines a renderer's child: each measure that it names holds."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from rendering_rig import CONFIG, Rig, opened
+from hostile_corpus import FORBIDDEN_COLOUR
+from msgspec.structs import replace
+from PIL import Image
+from rendering_rig import CHART, CONFIG, ENGINES, RECT, Engine, Rig, drawn, opened, svg
 
 from mmzero_async.rendering.fonts import font_folder
 
@@ -41,6 +46,71 @@ def test_each_measure_that_is_named_holds(rig: Rig, probe: str) -> None:
     )
     done = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (7, "ready\n"), done.stderr
+
+
+# Without landlock: a user namespace in its place. Seccomp is left out too, so that it alone holds.
+WITHOUT = (
+    "from mmzero_async.rendering import guard\n"
+    "guard._landlock = lambda folder: False\n"
+    "guard.filter_system_calls = lambda scope: False\n"
+)
+PROBES_WITHOUT = {
+    "read": "open('/etc/hosts').close()",
+    "another process": "os.listdir(f'/proc/{os.getppid()}/root')",
+    "write to a font": "os.open(next(folder.glob('*.ttf')), os.O_WRONLY)",
+    "write": "open('x', 'w').close()",
+    "leave": "os.chroot('/proc'); os.chdir('../../../..')",
+    "connect": "socket.socket().connect(('127.0.0.1', port))",
+    "mount": "ctypes.CDLL(None).mount(b'x', b'/proc', b'tmpfs', 0, None) and os.chroot('/proc')",
+}
+
+
+@pytest.mark.parametrize("probe", PROBES_WITHOUT)
+def test_a_user_namespace_holds_where_there_is_no_landlock(probe: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        script = (
+            "import ctypes, os, socket, sys, threading\nfrom pathlib import Path\n"
+            f"port, folder = {server.getsockname()[1]}, Path({str(font_folder())!r})\n"
+            f"{WITHOUT}"
+            "held = guard.confine(256, folder)\n"
+            "if 'user-namespace' not in held: sys.exit(5)\n"
+            "assert 'landlock' not in held and 'seccomp' not in held\n"
+            "assert len(next(folder.glob('*.ttf')).read_bytes()) > 9999\n"
+            "thread = threading.Thread(target=print, args=('ready',), kwargs={'flush': True})\n"
+            "thread.start(); thread.join()\n"
+            f"try:\n    {PROBES_WITHOUT[probe]}\n"
+            "except OSError: sys.exit(7)\n"
+        )
+        command = (sys.executable, "-c", script)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    if done.returncode == 5:
+        pytest.skip("this kernel gives this user no namespace")
+    assert (done.returncode, done.stdout) == (7, "ready\n"), done.stderr
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_child_in_a_user_namespace_draws_the_same_and_reads_no_picture_outside(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """The pre-flight is left out too: what a drawing names is not there."""
+    script = WITHOUT + (
+        "import mmzero_async.rendering.child as child\n"
+        "from mmzero_async.rendering.preflight import Checked\n"
+        "child.preflight = lambda text, limit: Checked(text)\n"
+        "child.main()\n"
+    )
+    Image.new("RGB", (9, 9), FORBIDDEN_COLOUR).save(tmp_path / "secret.png")
+    secret = svg(RECT + f'<image href="{tmp_path}/secret.png" width="96" height="96"/>')
+    config = replace(CONFIG, engine=engine)
+    usual, alone = opened(config), opened(config, command=(sys.executable, "-c", script))
+    free, shut = next(usual), next(alone)
+    if "user-namespace" not in shut[1].isolation:
+        pytest.skip("this kernel gives this user no namespace")
+    assert "landlock" not in shut[1].isolation
+    assert drawn(shut, CHART).tobytes() == drawn(free, CHART).tobytes()
+    assert drawn(shut, secret).tobytes() == drawn(shut, svg(RECT)).tobytes()
+    for rest in (usual, alone):
+        next(rest, None)
 
 
 def test_a_measure_that_does_not_take_hold_is_not_named_and_nothing_fails() -> None:

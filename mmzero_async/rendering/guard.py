@@ -14,6 +14,7 @@ import struct
 import sys
 from pathlib import Path
 
+from mmzero_async.rendering.namespace import shut_in
 from mmzero_async.rendering.seccomp import Scope, filter_system_calls
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
@@ -43,8 +44,9 @@ def confine(
     measures = {
         "rlimits": _limit(memory_mib, open_files),
         "no-new-privileges": _prctl(_PR_SET_NO_NEW_PRIVS, 1),
-        "landlock": _landlock(font_folder),  # this and the next need the one before
-        "seccomp": filter_system_calls(scope),
+        "landlock": (locked := _landlock(font_folder)),  # needs the one before
+        "user-namespace": not locked and shut_in(font_folder),
+        "seccomp": filter_system_calls(scope),  # last: it refuses what the one before does
     }
     return [name for name, held in measures.items() if held]
 
