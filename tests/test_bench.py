@@ -1,5 +1,6 @@
 """The benchmarks run, bounded, and every line says what it was measured against. No times here."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmzero_async.ops.bench.appends import appends
+from mmzero_async.ops.bench.lanes import in_lanes, one_by_one, steady
 from mmzero_async.ops.bench.redis_streams import RedisMissing, RedisStreams
 from mmzero_async.ops.bench.stores import Item
 
@@ -101,7 +103,11 @@ def test_the_renderer_bench_tells_every_figure_beside_the_bare_engine() -> None:
         for engine in ("", "faster_")
         for what in told
     }
-    expected |= {f"guarded_vs_bare{against}" for against in ("", "_processes", "_call")}
+    expected |= {
+        f"guarded_vs_bare{against}{size}"
+        for against in ("", "_processes", "_call")
+        for size in ("", "_768", "_1024")
+    }
     assert figures.keys() >= expected | {"render_cached_p50", "render_structure"}
     for name, figure in figures.items():
         if figure["value"] is None:  # rivals that may not be installed
@@ -109,6 +115,31 @@ def test_the_renderer_bench_tells_every_figure_beside_the_bare_engine() -> None:
             continue
         assert figure["value"] > 0 and figure["rival"] > 0 and figure["ratio"] > 0, figure
     assert "load average" in figures["guarded_vs_bare"]["note"]
+    if "render_vs_rsvg-convert" not in figures:
+        assert figures.keys() >= {"render_start", "render_1024_blank"}
+        assert figures.keys() >= {f"render_768_{how}rsvg-convert" for how in ("vs_", "two_vs_")}
+
+
+@pytest.mark.parametrize(
+    ("ends", "over", "lanes", "rate"),
+    [
+        ([1, 2, 3, 4], 4.5, 1, 1.0),
+        ([1, 1, 2, 2, 3, 3, 5], 3.5, 2, 2.0),  # one lane was idle from 3 on: not counted
+        ([3, 4, 6, 8, 9, 12], 12.5, 2, 0.5),  # lanes of 3 and of 4 seconds a picture
+        ([1, 1, 2, 2], 0.0, 2, 2.0),  # over before the first: as many again
+    ],
+)
+def test_a_rate_in_lanes_is_of_the_time_in_which_all_have_work(
+    ends: list[float], over: float, lanes: int, rate: float
+) -> None:
+    assert steady(ends, over, lanes) == rate
+
+
+def test_a_way_of_drawing_is_measured_at_least_once_however_short_the_time() -> None:
+    drawn: list[int] = []
+    assert one_by_one(lambda: drawn.append(1))(0.0) > 0 and drawn == [1]
+    with asyncio.Runner() as runner:
+        assert in_lanes(runner, lambda: asyncio.sleep(0.001), 2)(0.0) > 0
 
 
 def test_a_bench_that_is_not_built_says_so() -> None:

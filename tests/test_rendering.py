@@ -1,13 +1,18 @@
 """SVG from strangers: honest drawings become pictures, slips are mended where nothing is lost."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from honest_drawings import HONEST, MENDED, NOT_MENDED
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 from rendering_rig import BLUE, CHART, CONFIG, RED, WHITE, Rig, draw, drawn, opened, svg
 
 from mmzero_async.rendering.outcomes import Picture, RenderFailure
 from mmzero_async.rendering.pool import RenderPool
+from mmzero_async.rendering.writing import ink
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +104,19 @@ def test_the_renderer_id_names_engine_size_and_fonts(rig: Rig) -> None:
     words = rig[1].renderer_id.split()
     assert words[:5] == ["resvg-py", "0.5.0", "/", "resvg", "0.48.1"]
     assert "64px" in words and "fonts" in words and "rules" in words
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.data())
+def test_ink_is_the_share_beside_the_commonest_colour(
+    width: int, height: int, data: st.DataObject
+) -> None:
+    """Counted pixel by pixel; colours that differ by one level of one channel are others."""
+    colours = st.sampled_from([WHITE, (255, 255, 254), (254, 255, 255), (1, 0, 0), (0, 0, 0)])
+    pixels = data.draw(st.lists(colours, min_size=width * height, max_size=width * height))
+    picture = Image.new("RGB", (width, height))
+    picture.putdata(pixels)
+    [(_, commonest)] = Counter(pixels).most_common(1)
+    assert ink(picture) == pytest.approx(1 - commonest / len(pixels), abs=1e-12)
 
 
 # Mends

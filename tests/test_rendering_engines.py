@@ -18,7 +18,7 @@ from mmzero_async.config import ConfigError, RendererConfig, load
 from mmzero_async.rendering.family_names import without_generic_names
 from mmzero_async.rendering.fonts import font_files
 from mmzero_async.rendering.outcomes import Picture
-from mmzero_async.rendering.png import ENCODER, encoded
+from mmzero_async.rendering.png import ENCODER, decoded, encoded
 from mmzero_async.rendering.svg2png import Svg2Png
 
 LEVELS = 1  # by which pixels may differ everywhere else
@@ -150,6 +150,33 @@ def test_the_fast_png_holds_the_very_pixels(width: int, height: int, rng: object
     with Image.open(io.BytesIO(encoded(picture))) as read:
         read.load()
         assert (read.mode, read.size, read.tobytes()) == ("RGB", (width, height), pixels)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.randoms(use_true_random=False))
+def test_an_engine_s_png_is_read_to_the_very_pixels(width: int, height: int, rng: object) -> None:
+    pixels = rng.randbytes(3 * width * height)  # type: ignore[attr-defined]
+    picture = Image.frombytes("RGB", (width, height), pixels)
+    read = decoded(packed(picture.convert("RGBA")))
+    assert (read.mode, read.size, read.tobytes()) == ("RGB", (width, height), pixels)
+
+
+def test_a_png_in_many_parts_is_read_and_another_form_or_half_of_one_is_not() -> None:
+    picture = Image.effect_noise((300, 300), 90).convert("RGBA")
+    png = packed(picture)
+    assert png.count(b"IDAT") > 1
+    assert decoded(png).tobytes() == picture.convert("RGB").tobytes()
+    for other in (packed(picture.convert("RGB")), packed(picture.convert("L")), b"x" * 99):
+        with pytest.raises(ValueError, match="RGBA"):
+            decoded(other)
+    with pytest.raises(ValueError):
+        decoded(png[: len(png) // 2])
+
+
+def packed(picture: Image.Image) -> bytes:
+    """As another encoder does it, rows filtered."""
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()
 
 
 def test_a_padded_picture_of_the_first_engine_is_white_beside_the_drawing(

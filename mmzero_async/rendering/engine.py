@@ -5,7 +5,6 @@ Another engine, or another build of this one, is another class; its id stands in
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from importlib import metadata
 from typing import Any, Protocol
 
 import resvg_py
-from PIL import Image, PngImagePlugin
+from PIL import Image
+
+from mmzero_async.rendering.png import decoded
 
 _OPTIONS: dict[str, Any] = {
     "dpi": 96,  # the default of 0 makes cm, in and pt vanish
@@ -68,8 +69,7 @@ class Resvg:
 
     def draw(self, svg: str, size: int, background: str) -> Drawn:
         png = self.png(svg, size, background)
-        with PngImagePlugin.PngImageFile(io.BytesIO(png)) as image:
-            return Drawn(image.convert("RGB"), png)
+        return Drawn(decoded(png), png)
 
     def png(self, svg: str, size: int, background: str) -> bytes:
         """The bare call."""

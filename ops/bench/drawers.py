@@ -1,10 +1,11 @@
 """Ways to draw an SVG that the renderer is measured beside. Each is a function of SVG and size."""
 
+import asyncio
 import io
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from multiprocessing import get_context
@@ -45,27 +46,27 @@ def bare(engine: str) -> Draw:
 
 
 class Unguarded:
-    """Two processes that draw bare: what twice the bare rate comes to on this machine."""
+    """Two processes that draw without guards: what twice a rate comes to on this machine."""
 
     def __init__(self) -> None:
         self._pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
 
-    def draw(self, engine: str, svgs: Sequence[str], size: int) -> int:
-        work = [(engine, svg, size) for svg in svgs]
-        return sum(1 for _ in self._pool.map(_drawn_there, work))
+    async def draw(self, name: str, svg: str, size: int) -> bytes:
+        """By an engine, bare, or by a rival."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, _drawn_there, name, svg, size)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _drawn_there(work: tuple[str, str, int]) -> bytes:
-    engine, svg, size = work
-    return _kept(engine)(svg, size)
+def _drawn_there(name: str, svg: str, size: int) -> bytes:
+    return _kept(name)(svg, size)
 
 
 @cache
-def _kept(engine: str) -> Draw:
-    return bare(engine)
+def _kept(name: str) -> Draw:
+    return RIVALS[name]() if name in RIVALS else bare(name)
 
 
 def _fonts() -> list[str]:
@@ -100,6 +101,9 @@ def rsvg_convert() -> Draw:
         return done.stdout
 
     return draw
+
+
+RIVALS: dict[str, Callable[[], Draw]] = {"CairoSVG": cairosvg, "rsvg-convert": rsvg_convert}
 
 
 def busy() -> str:

@@ -1,15 +1,18 @@
 """`just bench renderer`: pictures a second in guarded children, beside the engines called bare.
 
-    python -m mmzero_async.ops.bench.renderer           some three minutes
+    python -m mmzero_async.ops.bench.renderer           some four minutes
     python -m mmzero_async.ops.bench.renderer --quick   within 45 seconds, rougher
 
 One JSON line a figure, for charts of about 3 KB at 448, 768 and 1024 pixels. All ways of drawing
 take turns, so that a busy machine slows all of them alike; rivals that are not installed say so.
 
-- `guarded_vs_bare`, at 448 pixels: two children with all guards against twice the same picture
-  drawn bare in this process; `..._processes` against two processes that draw it bare, which is what
-  twice comes to here; `..._call` against twice the engine's one call, whose result is neither
-  square nor looked at.
+- `guarded_vs_bare` (448 pixels; `..._768`, `..._1024`): two children with all guards against twice
+  the same picture drawn bare in this process; `..._processes` against two processes that draw it
+  bare, which is what twice comes to here; `..._call` against twice the engine's one call, whose
+  result is neither square nor looked at.
+- `render_SIZE_vs_RIVAL`: one child against the rival once, `..._two_vs_...` two children against it
+  twice at once. rsvg-convert is a program: its start is in each of its pictures. `render_start` (an
+  empty page of 8 pixels) and `render_SIZE_blank` (of full size) tell start and PNG from drawing.
 - `render_SIZE_cpu`: processor time of children and this process a picture, against bare: what the
   guards cost, also where other work keeps the machine busy.
 - `render_SIZE_faster_...`: the same with `renderer.engine = "svg2png-py"`.
@@ -18,9 +21,11 @@ take turns, so that a busy machine slows all of them alike; rivals that are not 
 import argparse
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
@@ -28,28 +33,21 @@ from msgspec.structs import replace
 
 from mmzero_async.config import RendererConfig
 from mmzero_async.ops.bench.charts import chart
-from mmzero_async.ops.bench.drawers import (
-    Draw,
-    NotHere,
-    Unguarded,
-    bare,
-    busy,
-    cairosvg,
-    call,
-    rsvg_convert,
-)
-from mmzero_async.ops.bench.figures import Figure, percentile, rates
+from mmzero_async.ops.bench.drawers import RIVALS, Draw, NotHere, Unguarded, bare, busy, call
+from mmzero_async.ops.bench.figures import Figure, percentile
+from mmzero_async.ops.bench.lanes import in_lanes, one_by_one, rates
 from mmzero_async.rendering.outcomes import Picture
 from mmzero_async.rendering.pool import RenderPool
 from mmzero_async.rendering.structure import structure
 
 SIZES = (448, 768, 1024)
-BATCH = 8  # pictures asked for at once: two children never wait for work
+CHARTS = 64  # other ones; the pools that are measured remember none
+BATCH = 8  # pictures asked for at once where processor time is measured
 CACHED_LIMIT_MS = 0.1  # for a picture that was seen before
-RIVALS: dict[str, Callable[[], Draw]] = {"CairoSVG": cairosvg, "rsvg-convert": rsvg_convert}
 EngineName = Literal["resvg-py", "svg2png-py"]
 ENGINES: dict[str, EngineName] = {"": "resvg-py", "faster_": "svg2png-py"}  # a figure's prefix
 BARE = "the same picture drawn bare"
+EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 480"/>'
 
 
 @dataclass(frozen=True)
@@ -62,18 +60,17 @@ class Effort:
 
 
 FULL = Effort(seconds=4.0, turns=4, latencies=120)
-QUICK = Effort(seconds=0.3, turns=2, latencies=15)
+QUICK = Effort(seconds=0.4, turns=2, latencies=15)
 
 
 class Charts:
-    """Charts that nobody has drawn before."""
+    """Charts, made before anything is measured, over and over."""
 
     def __init__(self) -> None:
-        self._number = 0
+        self._charts = cycle([chart(number) for number in range(1, CHARTS + 1)])
 
     def next(self) -> str:
-        self._number += 1
-        return chart(self._number)
+        return next(self._charts)
 
     def some(self) -> list[str]:
         return [self.next() for _ in range(BATCH)]
@@ -85,9 +82,12 @@ class Guarded:
     def __init__(self, runner: asyncio.Runner, pool: RenderPool, charts: Charts) -> None:
         self._runner, self.pool, self._charts = runner, pool, charts
 
-    def batch(self) -> int:
+    async def one(self) -> None:
+        outcome = await self.pool.render(self._charts.next())
+        assert isinstance(outcome, Picture), outcome
+
+    def batch(self) -> None:
         self._runner.run(self._all(self._charts.some()))
-        return BATCH
 
     async def _all(self, svgs: Sequence[str]) -> None:
         for outcome in await asyncio.gather(*(self.pool.render(svg) for svg in svgs)):
@@ -139,28 +139,33 @@ def _at(
         await asyncio.gather(*(stack.enter_async_context(pool) for pool in pools.values()))
         return pools
 
-    def plain(draw: Draw) -> Callable[[], int]:
-        def step() -> int:
-            draw(charts.next(), size)
-            return 1
+    def next_by(draw: Draw) -> None:
+        draw(charts.next(), size)
 
-        return step
-
-    def two_bare() -> int:
-        return unguarded.draw("resvg-py", charts.some(), size)
+    async def unguarded_one(name: str) -> None:
+        await unguarded.draw(name, charts.next(), size)
 
     try:
         pools = runner.run(opened())
         children = {name: Guarded(runner, pool, charts) for name, pool in pools.items()}
         drawn_bare = {prefix: bare(engine) for prefix, engine in ENGINES.items()}
-        steps = {name: guarded.batch for name, guarded in children.items()}
-        steps |= {f"{prefix}bare": plain(draw) for prefix, draw in drawn_bare.items()}
-        steps |= {name: plain(draw) for name, draw in rivals.items()}
-        steps |= {"two bare": two_bare, "call": plain(call())}
-        for step in steps.values():
-            step()  # the first picture takes longer
-        found = rates(steps, effort.seconds, effort.turns)
+        alone = {f"{prefix}bare": draw for prefix, draw in drawn_bare.items()}
+        alone |= {"call": call(), **rivals}
+        ways = {
+            name: in_lanes(runner, guarded.one, len(guarded.pool.pids))
+            for name, guarded in children.items()
+        }
+        ways |= {name: one_by_one(partial(next_by, draw)) for name, draw in alone.items()}
+        ways |= {
+            f"two {name}": in_lanes(runner, partial(unguarded_one, name), 2)
+            for name in ("resvg-py", *rivals)
+        }
+        for way in ways.values():
+            way(0.0)  # the first picture takes longer
+        found = rates(ways, effort.seconds, effort.turns)
         yield from _rates(size, found, rivals)
+        yield from _costs(size, found)
+        yield from _empty_pages(size, alone["call"], rivals, effort.latencies)
         for prefix in ENGINES:
             yield from _latencies(
                 f"render_{size}_{prefix}",
@@ -179,7 +184,6 @@ def _at(
                 effort.latencies,
             )
         if size == SIZES[0]:
-            yield from _costs(found)
             yield _structure(charts, found["bare"])
             yield _cached(runner, size, charts)
         for prefix in ENGINES:
@@ -196,17 +200,40 @@ def _rates(size: int, found: Mapping[str, float], rivals: Mapping[str, Draw]) ->
         for name in rivals:
             figure = f"{start}vs_{name}".lower()
             yield Figure(figure, found[f"{prefix}1"], "pictures/s", name, found[name], "one child")
+            twice, figure = f"{name}, two at once", f"{start}two_vs_{name}".lower()
+            two, rival = found[f"{prefix}2"], found[f"two {name}"]
+            yield Figure(figure, two, "pictures/s", twice, rival, "two children")
 
 
-def _costs(found: Mapping[str, float]) -> Iterator[Figure]:
+def _costs(size: int, found: Mapping[str, float]) -> Iterator[Figure]:
     """What all guards cost the default engine."""
-    note = f"two children, {SIZES[0]} pixels, {busy()}"
+    note, suffix = f"two children, {size} pixels, {busy()}", f"_{size}" * (size != SIZES[0])
     for name, against, rival in (
         ("guarded_vs_bare", f"twice {BARE}", 2 * found["bare"]),
-        ("guarded_vs_bare_processes", f"{BARE} in two processes", found["two bare"]),
+        ("guarded_vs_bare_processes", f"{BARE} in two processes", found["two resvg-py"]),
         ("guarded_vs_bare_call", "twice the engine's one call", 2 * found["call"]),
     ):
-        yield Figure(name, found["2"], "pictures/s", against, rival, note)
+        yield Figure(name + suffix, found["2"], "pictures/s", against, rival, note)
+
+
+def _empty_pages(
+    size: int, engine: Draw, rivals: Mapping[str, Draw], count: int
+) -> Iterator[Figure]:
+    """What the engine's one call and rsvg-convert take before anything is drawn."""
+    if "rsvg-convert" not in rivals:
+        return
+    pages = {f"render_{size}_blank": (size, "an empty page: start, fonts and PNG alone")}
+    if size == SIZES[0]:
+        pages["render_start"] = (8, "an empty page of 8 pixels: start and fonts alone")
+    for name, (side, note) in pages.items():
+        taken: dict[Draw, list[float]] = {engine: [], rivals["rsvg-convert"]: []}
+        for _ in range(count):
+            for draw, found in taken.items():
+                began = time.perf_counter()
+                draw(EMPTY, side)
+                found.append((time.perf_counter() - began) * 1000)
+        value, rival = (percentile(found, 0.5) for found in taken.values())
+        yield Figure(name, value, "ms", "rsvg-convert", rival, f"the engine's one call, {note}")
 
 
 def _latencies(
