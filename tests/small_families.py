@@ -33,7 +33,8 @@ from transformers import (
 from transformers.utils import is_num2words_available
 
 SYSTEM = "You are MiMo, an AI assistant developed by Xiaomi."
-# MiMo's: a system message of its own where none is given, and the pads between two marks.
+# MiMo's: a system message of its own where none is given, and the pads between two marks. What of
+# this is published and what is assumed stands in docs/FAMILIES.md.
 MIMO_TEMPLATE = (
     "{%- if messages[0].role != 'system' -%}{{ '<|im_start|>system\\n"
     + SYSTEM
@@ -186,7 +187,7 @@ def smolvlm(folder: Path) -> Small:
 
 
 def smolvlm2(folder: Path) -> Small:
-    """SmolVLM2-500M-Video-Instruct. Its whole processor only where there is num2words."""
+    """SmolVLM2-500M-Video-Instruct. Its whole processor only where num2words is installed."""
     config, words = _smol(SmolVLMConfig, image_size=512, patch_size=16, scale_factor=4)
     images = SmolVLMImageProcessor(
         size={"longest_edge": 2048}, max_image_size={"longest_edge": 512}, **_COLOURS

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from tiny_model import Album, changed, group, refusal
 from transformers import AutoProcessor, AutoTokenizer
+from transformers.utils import is_num2words_available
 
 from mmzero_async import families
 from mmzero_async.engines.model import check_model
@@ -48,12 +49,12 @@ def asked(small, words, policy, pictures: list[Image.Image], question: str) -> l
     """The prompt as the family's own chat template and expansion make it."""
     parts = [{"type": "image"} for _ in pictures] + [{"type": "text", "text": question}]
     messages = [{"role": "user", "content": parts}]
-    if small.name != "smolvlm2":
+    if small.name != "smolvlm2" or is_num2words_available():
         processor = AutoProcessor.from_pretrained(small.folder)
         text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         made = processor(text=[text], images=[pictures], return_tensors="pt")
         return made["input_ids"][0].tolist()
-    # Its processor wants num2words; what it puts for a picture is a function beside it.
+    # Without num2words: what its processor puts for a picture is a function beside it.
     from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
     text = words.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
