@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mmzero_async.log.where import Where
 from mmzero_async.projections.flow import SILENT, Flow, stages
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.events import GroupRejected, Role, StepCommitted, WorkAbandoned
-from mmzero_async.schemas.flow import Hand, Held, StageFlow
+from mmzero_async.schemas.flow import Hand, Held, Refusal, StageFlow
 from mmzero_async.schemas.ids import indices, root
 from mmzero_async.transport.asking import why as ask
 from mmzero_async.transport.errors import TransportError
@@ -34,6 +34,7 @@ class Answer:
     stages: list[StageFlow]
     workers: list[Hand]
     held: Mapping[str, Held]
+    refused: list[Refusal] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
         found: dict[str, Any] = msgspec.to_builtins(self)
@@ -54,7 +55,8 @@ def answer(run_dir: Path, reader: View) -> tuple[Answer, Pipeline]:
     except (TransportError, OSError) as error:
         found = _from_the_log_alone(pipeline, flow, config)
         return Answer(run_dir.name, finished, str(error), found, [], {}), pipeline
-    return Answer(reply.run, finished, "", reply.stages, reply.workers, reply.held), pipeline
+    told = Answer(reply.run, finished, "", reply.stages, reply.workers, reply.held, reply.refused)
+    return told, pipeline
 
 
 def _url(run_dir: Path) -> str:
@@ -91,6 +93,9 @@ def lines(told: Answer) -> list[tuple[str, str]]:
             text.append((f"{'':15} oldest: {s.oldest}, due for {span(s.oldest_seconds)}", ""))
     silent = [w for w in told.workers if w.silent_seconds > SILENT]
     text += [(f"{w.worker} has said nothing for {span(w.silent_seconds)}", "red") for w in silent]
+    text += [
+        (f"{r.worker} was refused {span(r.seconds)} ago: {r.reason}", "red") for r in told.refused
+    ]
     return text
 
 

@@ -13,6 +13,14 @@ class Hand(Value, frozen=True, kw_only=True):
     free: int = 0  # more leases that it would take
 
 
+class Refusal(Value, frozen=True, kw_only=True):
+    """A worker that the log server would not let in."""
+
+    worker: str
+    reason: str
+    seconds: float  # since it was told
+
+
 class Held(Value, frozen=True, kw_only=True):
     """A piece of work in somebody's hands."""
 

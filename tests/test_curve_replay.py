@@ -1,4 +1,5 @@
-"""Bytes recorded on an encrypted line and sent once more: the line is cut, no log has them."""
+"""Bytes recorded on an encrypted line and sent once more: the line is cut, no log has
+them, and the log server says whose line it was."""
 
 import asyncio
 import contextlib
@@ -8,6 +9,7 @@ from pathlib import Path
 import log_servers
 import msgspec
 import pytest
+import structlog
 from test_curve import PLAIN, OneRender, secret_of
 
 from mmzero_async.schemas.events import Measured
@@ -85,8 +87,13 @@ async def said_to(wire: Wire, data: list[bytes]) -> bytes:
 
 
 async def test_a_frame_that_is_sent_again_on_its_line_or_another_costs_the_line(tmp_path, keys):
-    config = msgspec.structs.replace(PLAIN, keys=str(keys), heartbeat_seconds=0.3)
-    with log_servers.serving(tmp_path / "log", OneRender(), config, None) as server:
+    config = msgspec.structs.replace(
+        PLAIN, keys=str(keys), heartbeat_seconds=0.3, dead_seconds=PATIENCE
+    )
+    with (
+        structlog.testing.capture_logs() as lines,
+        log_servers.serving(tmp_path / "log", OneRender(), config, None) as server,
+    ):
         async with wired(server.url) as (wire, url):
             async with LogClient.connect(
                 url,
@@ -111,3 +118,7 @@ async def test_a_frame_that_is_sent_again_on_its_line_or_another_costs_the_line(
         events = [record.event() for record in server._reader.scan()]
         sources = [event.source for event in events if isinstance(event, Measured)]
         assert sources == ["once", "after"]
+        epoch = next(r.envelope.epoch for r in server._reader.scan() if r.kind == "measured")
+    (cut,) = [line for line in lines if line["event"] == "line was cut"]
+    assert (cut["worker"], cut["epoch"], cut["next_sequence"]) == ("alpha.w", epoch, 1)
+    assert "replay" in cut["reason"] and cut["log_level"] == "warning"

@@ -48,11 +48,10 @@ from mmzero_async.schemas.events import (
     WorkerFailed,
 )
 from mmzero_async.transport.client import LogClient
-from mmzero_async.transport.errors import TransportError
+from mmzero_async.transport.errors import TransportError, hopeless
 from mmzero_async.transport.remote_reader import RemoteReader
 from mmzero_async.workers.loop import (
     HOPELESS,
-    KEYS_AMISS,
     Setting,
     beating,
     setting_from_command_line,
@@ -404,8 +403,8 @@ def main() -> int:
     except (TransportError, EngineError, LearnerError, LogError) as error:
         setting.logger.error("learner stopped", error=str(error))
         print(f"learner: {error}", file=sys.stderr)
-        # Another start would see no more of the pictures and have no better key: the run ends.
-        return HOPELESS if isinstance(error, (PicturesUnseen, *KEYS_AMISS)) else 1
+        # Another start would see no more of the pictures and be welcome no sooner: the run ends.
+        return HOPELESS if isinstance(error, PicturesUnseen) or hopeless(error) else 1
 
 
 if __name__ == "__main__":

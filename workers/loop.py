@@ -34,18 +34,12 @@ from mmzero_async.metrics_http import serving
 from mmzero_async.schemas.events import Event, WorkerFailed
 from mmzero_async.schemas.work import Stage
 from mmzero_async.transport.client import Lease, LogClient
-from mmzero_async.transport.errors import (
-    HandshakeFailed,
-    KeysUnusable,
-    NotSecured,
-    TransportError,
-)
+from mmzero_async.transport.errors import KeysUnusable, TransportError, hopeless
 from mmzero_async.transport.keys import ClientKeys, client_keys, local_keys
 
 BEAT_SECONDS = 1.0
 ENGINE_PAUSE = 1.0  # seconds to wait before asking a lost engine again
 HOPELESS = os.EX_CONFIG  # exit status: starting it again would end the same way
-KEYS_AMISS = (HandshakeFailed, KeysUnusable, NotSecured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +97,7 @@ def main(role: str, stage: Stage, in_flight: Callable[[Config], int], jobs: Jobs
         for error in errors.exceptions:
             setting.logger.error("worker stopped", error=str(error))
             print(f"{setting.worker}: {error}", file=sys.stderr)
-        status = HOPELESS if errors.subgroup(KEYS_AMISS) else 1
+        status = HOPELESS if errors.subgroup(hopeless) else 1
     return status
 
 

@@ -276,7 +276,7 @@ class LogClient:
                     Lease(message.work, blobs[0] if blobs else None, message.seconds)
                 )
             case m.Refused():
-                self._fail(WorkerRefused(message.reason))
+                self._fail(WorkerRefused(message.reason, for_good=not message.anew))
             case m.Unknown():
                 await self._rejoin()
             case m.StatusReply():

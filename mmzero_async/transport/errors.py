@@ -10,7 +10,14 @@ class NotReachable(TransportError):
 
 
 class WorkerRefused(TransportError):
-    """The log server will not have this worker: wrong configuration, fenced, beyond credit."""
+    """The log server will not have this worker: wrong configuration, fenced, beyond credit.
+
+    `for_good`: nor any other process that is started the same way.
+    """
+
+    def __init__(self, reason: str, *, for_good: bool = False) -> None:
+        super().__init__(reason)
+        self.for_good = for_good
 
 
 class BadMessage(TransportError):
@@ -31,3 +38,11 @@ class NotSecured(TransportError):
 
 class HandshakeFailed(TransportError):
     """The two ends do not have the keys that they expect of each other."""
+
+
+def hopeless(error: BaseException) -> bool:
+    """Whether the same process started again would end the same way: its keys or its server's are
+    amiss, or the server has refused it for good."""
+    if isinstance(error, WorkerRefused):
+        return error.for_good
+    return isinstance(error, HandshakeFailed | KeysUnusable | NotSecured)

@@ -4,8 +4,9 @@ Knows no sockets and keeps nothing. What passes here can be stored, replayed and
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mmzero_async.log.writer import Submission
 from mmzero_async.schemas.blobs import blob_digest
@@ -26,6 +27,19 @@ class Received:
     sequence: int
     events: list[AnyEvent]
     submissions: list[Submission]
+
+    @property
+    def producer(self) -> str:
+        return self.submissions[0].producer
+
+    def told(self) -> dict[str, Any]:
+        """Whose it is, for a log line."""
+        return {
+            "worker": self.producer,
+            "epoch": self.submissions[0].epoch,
+            "sequence": self.sequence,
+            "events": len(self.submissions),
+        }
 
     def drop(self, superseded: list[bool]) -> None:
         """Drops the events marked so; the blobs go with the first event that stays."""
@@ -64,6 +78,38 @@ def read_append(
         for i, (kind, body) in enumerate(zip(message.kinds, message.bodies, strict=True))
     ]
     return Received(identity, message.sequence, events, submissions)
+
+
+def mark_superseded(
+    batch: Iterable[Received],
+    position: Callable[[str], tuple[int, int]],
+    admits: Callable[[AnyEvent], bool],
+) -> None:
+    """Drops events whose work is settled, in the log or earlier in this batch.
+
+    Only a message that is next in its producer's sequence counts: one sent again gets its earlier
+    answer and one out of sequence is refused, so neither settles anything.
+
+    Args:
+        position: a producer's epoch and the sequence that the log has next from it.
+        admits: whether an event's work is open as far as the log says.
+    """
+    settling: set[str] = set()
+    following: dict[str, tuple[int, int]] = {}
+    for received in batch:
+        first = received.submissions[0]
+        if (first.epoch, first.sequence) != (
+            following.get(first.producer) or position(first.producer)
+        ):
+            continue
+        following[first.producer] = (first.epoch, first.sequence + len(received.submissions))
+        superseded = []
+        for event in received.events:
+            key = completes(event)
+            superseded.append(key in settling or not admits(event))
+            if key is not None:
+                settling.add(key)
+        received.drop(superseded)
 
 
 def _blobs(digests: list[str], frames: list[bytes]) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from mmzero_async import __version__
 from mmzero_async.schemas.events import SCHEMA_VERSION
-from mmzero_async.schemas.flow import Hand, Held, StageFlow
+from mmzero_async.schemas.flow import Hand, Held, Refusal, StageFlow
 from mmzero_async.schemas.work import Stage, Work
 from mmzero_async.transport.errors import BadMessage
 
@@ -103,9 +103,10 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
 
 
 class Refused(Message, frozen=True, kw_only=True, tag="refused"):
-    """Final: the worker should stop."""
+    """Final: the worker should stop. `anew`: another process of its name may come in."""
 
     reason: str
+    anew: bool = False
 
 
 class Appended(Message, frozen=True, kw_only=True, tag="appended"):
@@ -148,6 +149,7 @@ class WhyReply(Message, frozen=True, kw_only=True, tag="why_reply"):
     stages: list[StageFlow]
     workers: list[Hand]
     held: dict[str, Held]  # key -> who has it in hand
+    refused: list[Refusal] = []  # who may not come in
 
 
 class Malformed(Message, frozen=True, kw_only=True, tag="malformed"):

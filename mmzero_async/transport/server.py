@@ -22,8 +22,9 @@ from mmzero_async.schemas.events import AnyEvent, Event, WorkAbandoned, encode_e
 from mmzero_async.schemas.work import STAGES, Stage, Work, completes
 from mmzero_async.transport import messages as m
 from mmzero_async.transport.dispatcher import Dispatcher
+from mmzero_async.transport.door import AGAIN, CUT, REVOKED, SERVER, TAKEN, Refusals, refused
 from mmzero_async.transport.errors import BadMessage
-from mmzero_async.transport.intake import Received, read_append
+from mmzero_async.transport.intake import Received, mark_superseded, read_append
 from mmzero_async.transport.leases import LeaseTable
 from mmzero_async.transport.line import Line, RouterLine
 from mmzero_async.transport.roster import Peer, Presence
@@ -31,8 +32,6 @@ from mmzero_async.transport.watchdog import Watchdog
 
 ROUND_SECONDS = 0.05  # between two looks at who is silent and which leases ran out
 WATCH_SECONDS = 5.0  # between two looks at readers and disk
-SERVER = "log-server"  # the name under which the server writes its own events
-REVOKED = "the key that this connection came in with is not authorised any more"
 
 
 class LogServer:
@@ -58,6 +57,7 @@ class LogServer:
         self._peers: dict[bytes, Peer] = {}
         self._waiting: dict[Stage, OrderedDict[bytes, Peer]] = {s: OrderedDict() for s in STAGES}
         self._presence = Presence()
+        self._refusals = Refusals()
         self._leases = LeaseTable(config.lease_seconds, config.max_attempts)
         self._metrics = metrics or Metrics()
         self._watchdog = Watchdog(
@@ -128,12 +128,12 @@ class LogServer:
             self._welcome(identity, public, message)
             return None
         if isinstance(message, m.Status):
-            self._send(identity, m.StatusReply(status=self.status()))
+            status = self._watchdog.status(*self._whereabouts())
+            self._send(identity, m.StatusReply(status=status))
             return None
         if isinstance(message, m.Why):
-            now = self._clock()
-            reply = self._watchdog.answer(self._reader.run, self._writer.next_offset, now)
-            self._send(identity, reply)
+            reply = self._watchdog.answer(*self._whereabouts())
+            self._send(identity, replace(reply, refused=self._refusals.now(self._clock())))
             return None
         peer = self._peers.get(identity)
         if peer is None or peer.public != public:
@@ -155,14 +155,21 @@ class LogServer:
                 pass
         return None
 
+    def _whereabouts(self) -> tuple[str, int, float]:
+        return self._reader.run, self._writer.next_offset, self._clock()
+
     def _revoked(self, public: bytes) -> bool:
         return self._line.closed and self._line.owner(public) is None
 
     def _welcome(self, identity: bytes, public: bytes, hello: m.Hello) -> None:
-        refusal = self._refusal(public, hello)
+        refusal = refused(
+            hello,
+            digest=self._config_digest,
+            owner=self._line.owner(public),
+            last_epoch=self._writer.last_epoch(hello.worker),
+        )
         if refusal is not None:
-            self._log.warning("worker refused", worker=hello.worker, reason=refusal)
-            self._send(identity, m.Refused(reason=refusal))
+            self._refuse_worker(identity, hello.worker, refusal)
             return
         known = next((p for p in self._peers.values() if p.hello.worker == hello.worker), None)
         said_again = known is not None and known.hello.incarnation == hello.incarnation
@@ -176,9 +183,18 @@ class LogServer:
             return  # the worker asks again
         if known is not None:
             del self._peers[known.identity]
+            if said_again and known.identity != identity:
+                self._log.warning(
+                    "line was cut",
+                    worker=hello.worker,
+                    epoch=epoch,
+                    next_sequence=self._writer.position(hello.worker)[1],
+                    silent_seconds=round(self._clock() - known.last_seen, 2),
+                    reason=CUT,
+                )
             if not said_again:
-                reason = "another process bears this name now"
-                self._send(known.identity, m.Refused(reason=reason))
+                self._refuse_worker(known.identity, hello.worker, m.Refused(reason=TAKEN))
+        self._refusals.came_in(hello.worker)
         self._peers[identity] = Peer(identity, public, hello, epoch, self._clock())
         for key in self._leases.of(hello.worker):
             if key not in hello.holding:
@@ -200,30 +216,12 @@ class LogServer:
             ),
         )
 
-    def _refusal(self, public: bytes, hello: m.Hello) -> str | None:
-        if hello.protocol != m.PROTOCOL:
-            return f"the worker speaks protocol {hello.protocol}, the log server {m.PROTOCOL}"
-        if hello.version not in ("", m.VERSION):
-            return (
-                f"the worker is mmzero-async {hello.version}, the log server {m.VERSION}: install "
-                "the same on both hosts"
-            )
-        if hello.config_digest != self._config_digest:
-            return (
-                f"the worker has configuration {hello.config_digest}, the run has "
-                f"{self._config_digest}: start it with the run's own configuration"
-            )
-        if hello.worker == SERVER:
-            return f"the name {SERVER} is the log server's own"
-        owner = self._line.owner(public)
-        if owner is not None and not owner.may_write_as(hello.worker):
-            return owner.refusal(hello.worker)
-        last = self._writer.last_epoch(hello.worker)
-        if hello.epoch and hello.epoch < last:
-            return f"epoch {hello.epoch} of {hello.worker} is over, epoch {last} has taken over"
-        if hello.epoch > last:
-            return f"{hello.worker} was given epoch {hello.epoch} by another log: start it anew"
-        return None
+    def _refuse_worker(self, identity: bytes, worker: str, refusal: m.Refused) -> None:
+        self._refusals.told(worker, refusal.reason, self._clock())
+        self._log.warning(
+            "worker refused", worker=worker, reason=refusal.reason, for_good=not refusal.anew
+        )
+        self._send(identity, refusal)
 
     def _tell(self, event: Event | None) -> None:
         """Into the next commit, under the server's own name, before what is yet to come."""
@@ -257,7 +255,7 @@ class LogServer:
         batch, self._batch = self._batch, []
         if not batch:
             return
-        self._mark(batch)
+        mark_superseded(batch, self._writer.position, self._dispatcher.admits)
         start, began = self._writer.next_offset, time.perf_counter()
         try:
             answers = self._writer.append([received.submissions for received in batch])
@@ -271,36 +269,17 @@ class LogServer:
         self._apply(start)
         for received, answer in zip(batch, answers, strict=True):
             if isinstance(answer, FencedProducer) and received.identity is not None:
-                self._send(received.identity, m.Refused(reason=str(answer)))
+                refusal = m.Refused(reason=str(answer))
+                self._refuse_worker(received.identity, received.producer, refusal)
             elif isinstance(answer, LogError):
                 self._refuse(received, str(answer), again=True)
             elif received.identity is not None:
+                if answer[0].duplicate:
+                    self._log.warning("frame was sent again", **received.told(), reason=AGAIN)
                 offsets = [ack.offset for ack in answer]
                 self._send(
                     received.identity, m.Appended(sequence=received.sequence, offsets=offsets)
                 )
-
-    def _mark(self, batch: list[Received]) -> None:
-        """Drops events whose work is settled, in the log or earlier in this batch.
-
-        Only a message that is next in its producer's sequence counts: one sent again gets its
-        earlier answer and one out of sequence is refused, so neither settles anything.
-        """
-        settling: set[str] = set()
-        following: dict[str, tuple[int, int]] = {}
-        for received in batch:
-            first = received.submissions[0]
-            position = following.get(first.producer) or self._writer.position(first.producer)
-            if (first.epoch, first.sequence) != position:
-                continue
-            following[first.producer] = (first.epoch, first.sequence + len(received.submissions))
-            superseded = []
-            for event in received.events:
-                key = completes(event)
-                superseded.append(key in settling or not self._dispatcher.admits(event))
-                if key is not None:
-                    settling.add(key)
-            received.drop(superseded)
 
     def _apply(self, start: int) -> None:
         for record in self._reader.scan(start, self._writer.next_offset):
@@ -408,22 +387,3 @@ class LogServer:
     def _send(self, identity: bytes, message: m.Message, frames: list[bytes] | None = None) -> bool:
         """False: lost, as the peer is gone or reads nothing. Then it asks again."""
         return self._line.send(identity, [m.encode(message), *(frames or [])])
-
-    def status(self) -> dict[str, Any]:
-        now = self._clock()
-        return {
-            "run": self._reader.run,
-            "next_offset": self._writer.next_offset,
-            "backlog": self._dispatcher.backlog(),
-            "leases": len(self._leases.held),
-            "workers": [
-                {
-                    "worker": peer.hello.worker,
-                    "role": peer.hello.role,
-                    "pid": peer.hello.pid,
-                    "silent_seconds": round(now - peer.last_seen, 2),
-                    "leases": len(self._leases.of(peer.hello.worker)),
-                }
-                for peer in self._peers.values()
-            ],
-        }

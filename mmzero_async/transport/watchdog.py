@@ -63,6 +63,25 @@ class Watchdog:
             held=held,
         )
 
+    def status(self, run: str, next_offset: int, now: float) -> dict[str, Any]:
+        """How the server is, in short."""
+        return {
+            "run": run,
+            "next_offset": next_offset,
+            "backlog": self.dispatcher.backlog(),
+            "leases": len(self.leases.held),
+            "workers": [
+                {
+                    "worker": peer.hello.worker,
+                    "role": peer.hello.role,
+                    "pid": peer.hello.pid,
+                    "silent_seconds": round(now - peer.last_seen, 2),
+                    "leases": len(self.leases.of(peer.hello.worker)),
+                }
+                for peer in self.peers()
+            ],
+        }
+
     def look(self, now: float) -> list[Event]:
         told: list[Event] = []
         hands = self.hands(now)

@@ -9,9 +9,9 @@ scores, ends the run at its limit. What its neighbours must know of it are two f
 import argparse
 import asyncio
 import os
-import signal
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,12 @@ from mmzero_async.engines.errors import EngineError, EngineKeyUnusable, ModelUnu
 from mmzero_async.engines.pool import EnginePool, urls_of
 from mmzero_async.engines.secret import read_secret
 from mmzero_async.log.errors import LogError
-from mmzero_async.ops.course import Course
+from mmzero_async.ops.course import Course, Helm
 from mmzero_async.ops.rundir import base_model_folder, take_run, weights_digest
-from mmzero_async.projections.report import Report
-from mmzero_async.transport.client import LogClient
-from mmzero_async.transport.errors import TransportError
+from mmzero_async.transport.errors import TransportError, hopeless
 from mmzero_async.transport.keys import client_keys
 from mmzero_async.transport.remote_reader import RemoteReader
-from mmzero_async.workers.loop import HOPELESS, KEYS_AMISS
+from mmzero_async.workers.loop import HOPELESS
 
 GENERATING, FINISHED = "generating", "finished"
 PATIENCE = 600.0  # seconds for servers to answer for the first time: images are pulled, nodes boot
@@ -53,10 +51,12 @@ async def conduct(
     logger: Any,
 ) -> bool:
     """Until the run is over (True) or a signal asks to stop. Raises what keeps it from going on."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+
+    async def no_figures() -> dict[str, float]:
+        return {}  # of processes that are not ours
+
+    helm = Helm(config, _say, lambda _report, _seconds: None, logger, no_figures, lambda: "")
+    helm.stop_on_signals()
     lock = take_run(run_dir, config)
     for name in (GENERATING, FINISHED):
         (run_dir / name).unlink(missing_ok=True)
@@ -64,22 +64,15 @@ async def conduct(
     secret = read_secret(engine_key) if engine_key is not None else ""
     base = base_model_folder(config, base_model)
     digest = await asyncio.to_thread(weights_digest, base)
-    report = Report()
 
-    async def no_figures() -> dict[str, float]:
-        return {}  # of processes that are not ours
+    @asynccontextmanager
+    async def working() -> AsyncIterator[None]:
+        (run_dir / GENERATING).touch()
+        yield
+        (run_dir / GENERATING).unlink(missing_ok=True)
 
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(
-            LogClient.connect(
-                addresses.log,
-                worker="supervisor",
-                role="supervisor",
-                config_digest=config.digest(),
-                patience=PATIENCE,
-                keys=keys,
-            )
-        )
+        client = await stack.enter_async_context(helm.joined(addresses.log, keys, PATIENCE))
         reader = await asyncio.to_thread(
             RemoteReader.open, addresses.read, keys=keys, patience=PATIENCE
         )
@@ -87,31 +80,11 @@ async def conduct(
         engine = await stack.enter_async_context(
             EnginePool(urls_of(addresses.engine), config.engine, key=secret)
         )
-        course = Course(
-            config,
-            report,
-            reader,
-            client,
-            engine,
-            say=_say,
-            progress=lambda _report, _seconds: None,
-            logger=logger,
-            stopping=stopping,
-            figures=no_figures,
-            trouble=lambda: "",
-        )
+        course = Course(helm, reader, client, engine)
         await course.start(run_dir.name, config.run.base_model, digest)
         _say("waiting for the engine and the learner")
-        await course.published()
-        if course.goes_on:
-            await course.evaluated("before")
-            (run_dir / GENERATING).touch()
-            _say("generating and learning")
-            await course.generate()
-            (run_dir / GENERATING).unlink(missing_ok=True)
-            await course.finish()
-        await course.catch_up()
-    over = report.pipeline.finished is not None
+        await course.see_through(working)
+    over = helm.report.pipeline.finished is not None
     if over:
         (run_dir / FINISHED).touch()
     _say("finished" if over else "stopped; started again, it goes on")
@@ -144,8 +117,8 @@ def main() -> int:
     except (ConfigError, TransportError, EngineError, LogError, OSError) as error:
         logger.error("conductor stopped", error=str(error))
         print(f"conductor: {error}", file=sys.stderr)
-        hopeless = (*KEYS_AMISS, ConfigError, EngineKeyUnusable, ModelUnusable)
-        return HOPELESS if isinstance(error, hopeless) else 1
+        amiss = isinstance(error, ConfigError | EngineKeyUnusable | ModelUnusable)
+        return HOPELESS if amiss or hopeless(error) else 1
     return 0 if over else INTERRUPTED
 
 
