@@ -8,8 +8,11 @@ machine or on many, hands over those two and keeps the rest to itself.
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmzero_async import __version__
@@ -30,6 +33,7 @@ from mmzero_async.schemas.events import (
 )
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import NotReachable
+from mmzero_async.transport.keys import ClientKeys
 
 SAMPLE_SECONDS = 5.0
 PATIENCE = 20.0  # seconds that an event of ours may wait for the log server
@@ -38,35 +42,53 @@ Say = Callable[[str], None]
 Progress = Callable[[Report, float], None]
 
 
-class Course:
-    """One start of one run.
+@dataclass(slots=True)
+class Helm:
+    """Who sees a run through, as its course sees them: what they say, and what they are asked.
 
     Args:
-        report: is kept up to date, whoever holds it.
-        stopping: set when somebody asks to stop.
         figures: of the processes, for the log: resident memory, restarts and the like.
         trouble: what keeps the processes from going on, for people; empty: nothing.
+        report: is kept up to date, whoever holds it.
+        stopping: set when somebody asks to stop.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        report: Report,
-        reader: Reader,
-        client: LogClient,
-        engine: Engine,
-        *,
-        say: Say,
-        progress: Progress,
-        logger: Any,
-        stopping: asyncio.Event,
-        figures: Callable[[], Awaitable[dict[str, float]]],
-        trouble: Callable[[], str],
-    ) -> None:
-        self.config, self.report = config, report
+    config: Config
+    say: Say
+    progress: Progress
+    logger: Any
+    figures: Callable[[], Awaitable[dict[str, float]]]
+    trouble: Callable[[], str]
+    report: Report = field(default_factory=Report)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: float = field(default_factory=time.monotonic)
+
+    def stop_on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stopping.set)
+
+    def joined(
+        self, url: str, keys: ClientKeys | None, patience: float = 30.0
+    ) -> AbstractAsyncContextManager[LogClient]:
+        """The line to the log server by which a course writes. Raises as LogClient.connect does."""
+        return LogClient.connect(
+            url,
+            worker="supervisor",
+            role="supervisor",
+            config_digest=self.config.digest(),
+            patience=patience,
+            keys=keys,
+        )
+
+
+class Course:
+    """One start of one run."""
+
+    def __init__(self, helm: Helm, reader: Reader, client: LogClient, engine: Engine) -> None:
+        self.helm, self.config, self.report = helm, helm.config, helm.report
+        self.say, self.stopping = helm.say, helm.stopping
         self.reader, self.client, self.engine = reader, client, engine
-        self.say, self.progress, self.logger = say, progress, logger
-        self.stopping, self.figures, self.trouble = stopping, figures, trouble
         self._unread = ""  # why the log cannot be read now
 
     async def start(self, run: str, base_model: str, base_digest: str) -> None:
@@ -89,6 +111,19 @@ class Course:
     def goes_on(self) -> bool:
         return not self.stopping.is_set() and self.report.pipeline.finished is None
 
+    async def see_through(self, working: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        """From the first published policies to the end, or until somebody asks to stop. `working`
+        is entered for as long as workers are wanted."""
+        await self.published()
+        self.say(f"ready after {time.monotonic() - self.helm.begun:.0f} s")
+        if self.goes_on:
+            await self.evaluated("before")
+            async with working():
+                self.say("generating and learning; Ctrl-C stops, the same command goes on later")
+                await self.generate()
+            await self.finish()
+        await self.catch_up()
+
     async def published(self) -> None:
         """Until the engine serves the newest version of every role."""
         await self.until(self._all_published, "the learner to publish its policies")
@@ -100,7 +135,7 @@ class Course:
         while not self.stopping.is_set():
             running = earlier + time.monotonic() - begun
             await self.catch_up()
-            self.progress(self.report, running)
+            self.helm.progress(self.report, running)
             if (news := self._trouble()) != trouble:
                 trouble = news
                 self.say(trouble or "goes on")
@@ -197,10 +232,10 @@ class Course:
 
     def _trouble(self) -> str:
         log = self.client.trouble or self._unread
-        return self.trouble() or (log and f"log server: {log}")
+        return self.helm.trouble() or (log and f"log server: {log}")
 
     async def _measure(self, running: float) -> None:
-        figures = {"running_seconds": running, **await self.figures()}
+        figures = {"running_seconds": running, **await self.helm.figures()}
         await self._append(Measured(source="supervisor", figures=figures))
 
     def _running_seconds(self) -> float:
@@ -220,7 +255,7 @@ class Course:
                 append.result()
             else:
                 why = self.client.trouble
-                self.logger.warning("not in the log", event_kind=kind_of(event), why=why)
+                self.helm.logger.warning("not in the log", event_kind=kind_of(event), why=why)
         finally:
             append.cancel()
             stop.cancel()

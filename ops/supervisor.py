@@ -11,7 +11,6 @@ stops them.
 import asyncio
 import contextlib
 import shutil
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -27,7 +26,7 @@ from mmzero_async.engines.launch import address_file
 from mmzero_async.engines.pool import EnginePool, urls_of
 from mmzero_async.engines.server import VllmServer
 from mmzero_async.log.reader import LogReader
-from mmzero_async.ops.course import Course, Progress, Say
+from mmzero_async.ops.course import Course, Helm, Progress, Say
 from mmzero_async.ops.errors import ProcessKeepsDying
 from mmzero_async.ops.processes import Child, resident_bytes
 from mmzero_async.ops.rundir import RunDir, open_run, weights_digest
@@ -35,8 +34,7 @@ from mmzero_async.ports import free_port
 from mmzero_async.projections.report import Report
 from mmzero_async.scale_options import under_torchrun
 from mmzero_async.schemas.events import ROLES, Role
-from mmzero_async.transport.client import LogClient
-from mmzero_async.transport.keys import ClientKeys, local_keys
+from mmzero_async.transport.keys import local_keys
 
 ROOM = 4 << 20  # bytes; less is a full disk
 
@@ -47,23 +45,19 @@ class Supervisor:
     def __init__(self, run: RunDir, say: Say, progress: Progress) -> None:
         self.run_dir, self.config, self.base_model = run.path, run.config, run.base_model
         self.lock = run.lock
-        self.say, self.progress = say, progress
+        self.say = say
         self.logger: Any = telemetry.configure(
             run.path, "supervisor", run.config.logs, run=run.path.name
         )
-        self.report = Report()
+        self.helm = Helm(run.config, say, progress, self.logger, self._figures, self._trouble)
         self.children: list[Child] = []
-        self.stopping = asyncio.Event()
         self.group: asyncio.TaskGroup
 
     # --- the run, in order ---------------------------------------------------------------------
 
     async def run(self) -> Report:
         """Returns the run's report. Raises what keeps it from going on."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stopping.set)
-        begun = time.monotonic()
+        self.helm.stop_on_signals()
         for name in ("log.url", "log.read.url"):
             (self.run_dir / name).unlink(missing_ok=True)
         keys = local_keys(self.config.log.keys)  # the children find theirs by the same path
@@ -79,42 +73,25 @@ class Supervisor:
             engine_urls = await stack.enter_async_context(self._engines(watching))
             reader = LogReader.open(self.run_dir / "log")
             stack.callback(reader.close)
-            client = await stack.enter_async_context(self._joined(log_url, keys))
+            client = await stack.enter_async_context(self.helm.joined(log_url, keys))
             numbered = self.config.learner.weights == "full"
             engine = await stack.enter_async_context(
                 EnginePool(urls_of(engine_urls), self.config.engine, numbered=numbered)
             )
-            course = Course(
-                self.config,
-                self.report,
-                reader,
-                client,
-                engine,
-                say=self.say,
-                progress=self.progress,
-                logger=self.logger,
-                stopping=self.stopping,
-                figures=self._figures,
-                trouble=self._trouble,
-            )
+            course = Course(self.helm, reader, client, engine)
             await course.start(
                 self.run_dir.name, str(self.base_model), weights_digest(self.base_model)
             )
             self.say("learner")
             ranks = under_torchrun(self.config.learner)
             await self._start("learner-0", "learner_ranks" if ranks else "learner")
-            await course.published()
-            self.say(f"ready after {time.monotonic() - begun:.0f} s")
-            if course.goes_on:
-                await course.evaluated("before")
-                await self._generate(course)
-                await course.finish()
-            await course.catch_up()
+            await course.see_through(self._workers)
         self.lock.release()
-        return self.report
+        return self.helm.report
 
-    async def _generate(self, course: Course) -> None:
-        """Workers run until a limit is reached or somebody asks to stop."""
+    @contextlib.asynccontextmanager
+    async def _workers(self) -> AsyncIterator[None]:
+        """They run until the end."""
         counts = self.config.workers
         workers = [
             await self._start(f"{module}-{i}", module)
@@ -126,8 +103,7 @@ class Supervisor:
             }.items()
             for i in range(count)
         ]
-        self.say("generating and learning; Ctrl-C stops, the same command goes on later")
-        await course.generate()
+        yield
         await asyncio.gather(*(worker.stop() for worker in workers))
 
     # --- parts ---------------------------------------------------------------------------------
@@ -233,20 +209,9 @@ class Supervisor:
                 self.logger.error("engine did not start", error=str(error))
         raise EngineUnavailable(f"the engine does not stay up: {server.last_words()}")
 
-    @contextlib.asynccontextmanager
-    async def _joined(self, log_url: str, keys: ClientKeys | None) -> AsyncIterator[LogClient]:
-        async with LogClient.connect(
-            log_url,
-            worker="supervisor",
-            role="supervisor",
-            config_digest=self.config.digest(),
-            keys=keys,
-        ) as client:
-            yield client
-
     async def _figures(self) -> dict[str, float]:
         resident = await asyncio.to_thread(resident_bytes)
-        peak = max(resident, self.report.peaks.get("peak_resident_bytes", 0.0))
+        peak = max(resident, self.helm.report.peaks.get("peak_resident_bytes", 0.0))
         return {
             "resident_bytes": float(resident),
             "peak_resident_bytes": float(peak),
@@ -265,7 +230,7 @@ class Supervisor:
         """Waits as long as nobody asks to stop; a child that keeps dying ends it from outside."""
         begun = time.monotonic()
         told = False
-        while not condition() and not self.stopping.is_set():
+        while not condition() and not self.helm.stopping.is_set():
             if not told and time.monotonic() - begun > 30:
                 self.say(f"still waiting for {what}")
                 told = True

@@ -8,9 +8,8 @@ goes on where the log ends.
 
 import asyncio
 import contextlib
-import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,14 @@ from mmzero_async.ops.cluster.control import Answer, Order, OrderRefused, taking
 from mmzero_async.ops.cluster.fleet import Fleet
 from mmzero_async.ops.cluster.inventory import STAGES, Inventory, InventoryError
 from mmzero_async.ops.cluster.plan import Plan
-from mmzero_async.ops.course import Course, Progress, Say
+from mmzero_async.ops.course import Course, Helm, Progress, Say
 from mmzero_async.ops.rundir import take_run
 from mmzero_async.projections.report import Report
 from mmzero_async.schemas.events import ROLES
-from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.remote_reader import RemoteReader
 
 START_SECONDS = 180.0  # for a server on a busy host to answer for the first time
-LOG = ("log-server", "log-reader")
+LOG = ("log-server", "log-reader", "log-shipper")
 
 
 class Driver:
@@ -52,19 +50,17 @@ class Driver:
         progress: Progress,
     ) -> None:
         self.folder, self.inventory, self.reread = folder, inventory, reread
-        self.say, self.progress = say, progress
+        self.say = say
         self.lock = take_run(folder, plan.config)
         self.logger: Any = telemetry.configure(folder, "driver", plan.config.logs, run=plan.run)
         self.fleet = Fleet(plan, self._tell)
-        self.report = Report()
-        self.stopping = asyncio.Event()
+        self.helm = Helm(
+            plan.config, say, progress, self.logger, self._figures, lambda: self.fleet.trouble
+        )
 
     async def run(self) -> Report:
         """Returns the run's report. Raises what keeps it from going on."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stopping.set)
-        begun = time.monotonic()
+        self.helm.stop_on_signals()
         plan = self.fleet.plan
         if made := secrets.ready(plan):
             self.say(f"made keys for {', '.join(made)} in {plan.keys}")
@@ -77,14 +73,7 @@ class Driver:
             self.say(f"log server at {plan.log_url}")
             self.fleet.phase("log-server", others_stay=True)
             client = await stack.enter_async_context(
-                LogClient.connect(
-                    plan.log_url,
-                    worker="supervisor",
-                    role="supervisor",
-                    config_digest=plan.config.digest(),
-                    patience=START_SECONDS,
-                    keys=keys,
-                )
+                self.helm.joined(plan.log_url, keys, START_SECONDS)
             )
             self.fleet.phase(*LOG, "engine", others_stay=True)
             reader = await asyncio.to_thread(
@@ -94,42 +83,28 @@ class Driver:
             engine = await stack.enter_async_context(
                 EnginePool(urls_of(plan.engine_url), plan.config.engine, key=engine_key)
             )
-            course = Course(
-                plan.config,
-                self.report,
-                reader,
-                client,
-                engine,
-                say=self.say,
-                progress=self.progress,
-                logger=self.logger,
-                stopping=self.stopping,
-                figures=self._figures,
-                trouble=lambda: self.fleet.trouble,
-            )
+            course = Course(self.helm, reader, client, engine)
             await course.start(plan.run, plan.config.run.base_model, base_digest)
             self.say(f"engine at {plan.engine_url}: vLLM starts in half a minute or so")
             await self._until(engine.health, "the engine")
             self.say("learner")
             self.fleet.phase(*LOG, "engine", "learner", others_stay=True)
-            await course.published()
-            self.say(f"ready after {time.monotonic() - begun:.0f} s")
-            if course.goes_on:
-                await course.evaluated("before")
-                self.fleet.phase(*LOG, "engine", "learner", *STAGES)
-                self.say("generating and learning; Ctrl-C stops, the same command goes on later")
-                await course.generate()
-                self.fleet.phase(*LOG, "engine", "learner")
-                await self.fleet.settle()
-                await course.finish()
-            await course.catch_up()
+            await course.see_through(self._workers)
             self.say("stopping")
         self.lock.release()
-        return self.report
+        return self.helm.report
+
+    @contextlib.asynccontextmanager
+    async def _workers(self) -> AsyncIterator[None]:
+        """They run until the end, wherever there are hosts for them."""
+        self.fleet.phase(*LOG, "engine", "learner", *STAGES)
+        yield
+        self.fleet.phase(*LOG, "engine", "learner")
+        await self.fleet.settle()
 
     async def _until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
         begun, told = time.monotonic(), False
-        while not await condition() and not self.stopping.is_set():
+        while not await condition() and not self.helm.stopping.is_set():
             if not told and time.monotonic() - begun > 60:
                 self.say(f"still waiting for {what}; see its host's logs")
                 told = True
@@ -158,7 +133,7 @@ class Driver:
             case "status":
                 return Answer(figures=self._status())
             case "stop":
-                self.stopping.set()
+                self.helm.stopping.set()
                 return Answer(said="stopping; the same command goes on later")
             case "scale":
                 new = plans.scaled(plan, self.inventory, order.what, order.count)
@@ -167,7 +142,7 @@ class Driver:
                 )
             case "drain":
                 new = plans.drained(plan, self.inventory, order.what)
-                said = f"{order.what} runs nothing any more"
+                said = f"{order.what} has no workers any more"
             case "join":
                 self.inventory = self.reread()
                 new = plans.joined(plan, self.inventory, order.what)
@@ -185,11 +160,11 @@ class Driver:
 
     def _status(self) -> dict[str, Any]:
         plan = self.fleet.plan
-        steps = self.report.pipeline.policies.step
+        steps = self.helm.report.pipeline.policies.step
         return {
             "run": plan.run,
             "log": plan.log_url,
-            "events": self.report.pipeline.next_offset,
+            "events": self.helm.report.pipeline.next_offset,
             "steps": {role: steps[role] for role in ROLES},
             "hosts": self.fleet.figures(),
         }

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from mmzero_async.ops.cluster.inventory import STAGES, InventoryError
 from mmzero_async.ops.cluster.plan import Plan, Process
+from mmzero_async.ops.cluster.render.addresses import command_of, engine_url, server_url
 from mmzero_async.ops.cluster.render.places import (
     CONDUCTOR,
     Rendering,
@@ -21,6 +22,7 @@ from mmzero_async.ops.cluster.render.places import (
     moved,
     nodes_of,
     one_engine,
+    scheduled,
     secrets,
 )
 from mmzero_async.ops.cluster.render.pods import (
@@ -28,6 +30,7 @@ from mmzero_async.ops.cluster.render.pods import (
     Cluster,
     Tree,
     claim,
+    claimed,
     container,
     image,
     job,
@@ -48,6 +51,7 @@ def render(plan: Plan, cluster: Cluster, keys: str) -> Rendering:
     """The files, and the steps that make secrets and apply them; `keys` is the folder of keys as
     the shell reads it. InventoryError for a plan that cannot lie on Kubernetes."""
     one_engine(plan)
+    plan = scheduled(plan)
     core = [*_core(plan, cluster), _conductor(plan, cluster)]
     workers = list(_stages(plan, cluster))
     return Rendering(files={CORE: _text(core), WORKERS: _text(workers)}, steps=_steps(plan, keys))
@@ -176,7 +180,7 @@ def _log(plan: Plan, cluster: Cluster, name: str, servers: Sequence[Process]) ->
             container(
                 process.role,
                 image(cluster, process.role),
-                _command(plan, process),
+                command_of(plan, process),
                 environment(process),
                 mounts={"log": f"{at}/log"},
                 ports=[{"containerPort": port}],
@@ -207,10 +211,10 @@ def _engine(plan: Plan, cluster: Cluster, process: Process, *, shared: bool) -> 
     gpus = len(process.gpus) // nodes
     volumes, mounts = shared_memory(gpus)
     if shared:  # the learner says where a policy lies, and it must lie there here too
-        volumes.append(_claimed("checkpoints", name_of(plan, "checkpoints"), read_only=True))
+        volumes.append(claimed("checkpoints", name_of(plan, "checkpoints"), read_only=True))
         mounts["checkpoints"] = f"{at}/checkpoints"
     if nodes > 1:  # what is handed to the leader is read by all
-        volumes.append(_claimed("policies", name_of(plan, "policies")))
+        volumes.append(claimed("policies", name_of(plan, "policies")))
         mounts["policies"] = f"{at}/policies"
     start = int(plan.config.engine.start_seconds)
     health = {"httpGet": {"path": "/health", "port": port}, "periodSeconds": 10}
@@ -228,7 +232,7 @@ def _engine(plan: Plan, cluster: Cluster, process: Process, *, shared: bool) -> 
         one = container(
             "engine",
             image(cluster, "engine"),
-            (*_command(plan, process), *also),
+            (*command_of(plan, process), *also),
             environment(process),
             gpus=gpus,
             mounts=dict(mounts),
@@ -281,11 +285,13 @@ def _learner(plan: Plan, cluster: Cluster, process: Process) -> Tree:
     nodes_of(process, cluster.gpus_per_node)
     volumes, mounts = shared_memory(len(process.gpus))
     # The log is in another pod, whatever the inventory says.
-    also = () if "--read-url" in process.command else ("--read-url", _url(plan, plan.read_url))
+    also = (
+        () if "--read-url" in process.command else ("--read-url", server_url(plan, plan.read_url))
+    )
     one = container(
         "learner",
         image(cluster, "learner"),
-        (*_command(plan, process), *also),
+        (*command_of(plan, process), *also),
         environment(process),
         gpus=len(process.gpus),
         mounts=mounts | {"checkpoints": f"{run_dir(plan)}/checkpoints"},
@@ -297,7 +303,7 @@ def _learner(plan: Plan, cluster: Cluster, process: Process) -> Tree:
         [one],
         role="learner",
         base_model=plan.hosts[process.host].base_model,
-        volumes=[*volumes, _claimed("checkpoints", name_of(plan, "checkpoints"))],
+        volumes=[*volumes, claimed("checkpoints", name_of(plan, "checkpoints"))],
         grace=120,
     )
     # Of a StatefulSet's pod there are never two at once, and a node that is drained is no end.
@@ -317,8 +323,13 @@ def _learner(plan: Plan, cluster: Cluster, process: Process) -> Tree:
 def _conductor(plan: Plan, cluster: Cluster) -> Tree:
     at = run_dir(plan)
     command = [PYTHON, "-m", "mmzero_async.ops.cluster.conductor", "--run-dir", at]
-    command += ["--log-url", _url(plan, plan.log_url), "--read-url", _url(plan, plan.read_url)]
-    command += ["--key", f"{at}/keys/local.key_secret", "--engine-url", _engine_url(plan)]
+    command += [
+        "--log-url",
+        server_url(plan, plan.log_url),
+        "--read-url",
+        server_url(plan, plan.read_url),
+    ]
+    command += ["--key", f"{at}/keys/local.key_secret", "--engine-url", engine_url(plan)]
     if plan.engine_host:
         command += ["--engine-key", f"{at}/keys/engine.key_secret"]
     one = container(
@@ -358,7 +369,7 @@ def _stages(plan: Plan, cluster: Cluster) -> Iterator[Tree]:
 def _workers(
     plan: Plan, cluster: Cluster, host: str, stage: str, processes: Sequence[Process]
 ) -> Tree:
-    command = moved(_command(plan, processes[0]), {"--worker": f"{host}.$(POD_NAME)"})
+    command = moved(command_of(plan, processes[0]), {"--worker": f"{host}.$(POD_NAME)"})
     one = container(
         stage,
         image(cluster, stage),
@@ -377,36 +388,3 @@ def _workers(
             "template": pod(plan, cluster, host, [one], role=stage),
         },
     }
-
-
-# --- commands and addresses -----------------------------------------------------------------------
-
-
-def _command(plan: Plan, process: Process) -> tuple[str, ...]:
-    at = run_dir(plan)
-    values = {
-        "--run-dir": at,
-        "--log-url": _url(plan, plan.log_url),
-        "--read-url": _url(plan, plan.read_url),
-        "--engine-url": _engine_url(plan),
-        "--key": f"{at}/keys/{process.host}.key_secret",
-        "--engine-key": f"{at}/keys/engine.key_secret",
-    }
-    return (PYTHON, *moved(process.command[1:], values))
-
-
-def _url(plan: Plan, url: str) -> str:
-    """A server of the log's, at its pod's own name."""
-    log = name_of(plan, "log")
-    return f"tcp://{log}-0.{log}:{url.rpartition(':')[2]}"
-
-
-def _engine_url(plan: Plan) -> str:
-    if not plan.engine_host:
-        return plan.engine_url
-    return f"http://{name_of(plan, 'engine')}:{plan.engine_url.rpartition(':')[2]}"
-
-
-def _claimed(volume: str, name: str, *, read_only: bool = False) -> Tree:
-    found = {"claimName": name} | ({"readOnly": True} if read_only else {})
-    return {"name": volume, "persistentVolumeClaim": found}

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from mmzero_async.ops.cluster.inventory import STAGES, InventoryError
 from mmzero_async.ops.cluster.plan import ENGINE_KEY, Plan, Process
@@ -36,6 +37,20 @@ def moved(
         if word in values:
             found[i + 1] = values[word]
     return (*found, *also)
+
+
+def scheduled(plan: Plan) -> Plan:
+    """The plan as a scheduler is given it: without log shippers. Slurm's machines see one folder,
+    and Kubernetes has ways of its own for what pods say. InventoryError for a learner on several
+    hosts, whose ranks would not find each other there."""
+    learners = [process.host for process in plan.processes if process.role == "learner"]
+    if len(learners) > 1:
+        raise InventoryError(
+            f"the learner is on {', '.join(learners)}: on several hosts it is started by `mmzero "
+            "run-cluster` alone; give the role to one of them"
+        )
+    kept = tuple(process for process in plan.processes if process.role != "log-shipper")
+    return replace(plan, processes=kept)
 
 
 def image_kind(role: str) -> str:

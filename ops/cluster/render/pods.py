@@ -232,3 +232,9 @@ def claim(name: str, mode: str, gib: int, meta_labels: Mapping[str, str] | None 
         found["metadata"]["labels"] = dict(meta_labels)
         return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", **found}
     return found
+
+
+def claimed(volume: str, name: str, *, read_only: bool = False) -> Tree:
+    """A claim as a pod's volume."""
+    found = {"claimName": name} | ({"readOnly": True} if read_only else {})
+    return {"name": volume, "persistentVolumeClaim": found}

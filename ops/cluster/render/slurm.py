@@ -23,6 +23,7 @@ from mmzero_async.ops.cluster.render.places import (
     moved,
     nodes_of,
     one_engine,
+    scheduled,
     secrets,
 )
 
@@ -46,6 +47,7 @@ def render(plan: Plan, site: Site, keys: str) -> Rendering:
     """Script and configuration, and the steps to submit them; `keys` is the folder of keys, an
     absolute path that all machines see. InventoryError for a plan that cannot lie on Slurm."""
     one_engine(plan)
+    plan = scheduled(plan)
     name = f"{label('mmzero', plan.run)}.sbatch"
     log = replace(plan.config.log, host="0.0.0.0", keys=keys)
     engine = plan.config.engine
