@@ -7,11 +7,12 @@ import typer
 
 from mmzero_async.config import ConfigError
 from mmzero_async.log.errors import LogError
-from mmzero_async.ops import log_commands
+from mmzero_async.ops import log_commands, otlp
 from mmzero_async.ops import tail as tails
 from mmzero_async.ops import trace as traces
 from mmzero_async.ops import why as reasons
 from mmzero_async.ops.command_line import AsJson, RunFolder, reading, run_folder, say
+from mmzero_async.projections.spans import trace_id
 
 
 def tail(
@@ -62,12 +63,22 @@ def trace(
     run: log_commands.RunOrUrl,
     lineage: Annotated[str, typer.Argument()],
     key: log_commands.KeyFile = None,
+    to: Annotated[
+        str, typer.Option("--otlp", help="send it to an OpenTelemetry collector, http://host:4318")
+    ] = "",
 ) -> None:
     """One lineage (g12, g12.s0, g12.s0.d3) from proposal to gradient step."""
     with log_commands.reading_anywhere(run, key) as reader:
-        found = False
-        for line in traces.trace(reader, lineage):
-            found = True
-            say(line)
+        if to:
+            spans = traces.spans_of(reader, lineage)
+            found = bool(spans)
+            if found:
+                otlp.export(spans, reader.run, lineage, to)
+                say(f"{len(spans)} spans, trace {trace_id(reader.run, lineage):032x}")
+        else:
+            found = False
+            for line in traces.trace(reader, lineage):
+                found = True
+                say(line)
     if not found:
         raise LogError(f"the log of {run} knows nothing of {lineage}")

@@ -24,7 +24,7 @@ command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1 && extra=gpu
 say "1/3 PyTorch"
 if [ "$extra" = cpu ]; then pip torch==2.13.0; fi
 say "2/3 vLLM ($extra), transformers, TRL and the rest: 2 to 5 minutes, 4 GB"
-pip -e ".[$extra,programs,dev]"
+pip -e ".[$extra,programs,otel,dev]"
 # Their only builds here want CUDA libraries, importing them fails, and nothing needs them.
 if [ "$extra" = cpu ]; then .venv/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec; fi
 say "3/3 checking"

@@ -7,6 +7,7 @@ from mmzero_async.log.interface import View
 from mmzero_async.log.where import Where
 from mmzero_async.projections.copies import Copies
 from mmzero_async.projections.settings import settings_of
+from mmzero_async.projections.spans import Span, spans
 from mmzero_async.schemas.events import (
     Answered,
     AnyEvent,
@@ -21,7 +22,7 @@ from mmzero_async.schemas.events import (
     StepCommitted,
     WorkAbandoned,
 )
-from mmzero_async.schemas.ids import indices, root
+from mmzero_async.schemas.ids import indices, related, root
 
 
 def concerns(event: AnyEvent, lineage: str) -> bool:
@@ -38,14 +39,10 @@ def concerns(event: AnyEvent, lineage: str) -> bool:
         case WorkAbandoned():
             about = event.work.split("/")[1]
         case StepCommitted():
-            return any(_related(group, lineage) for group in event.groups)
+            return any(related(group, lineage) for group in event.groups)
         case _:
             return False
-    return _related(about, lineage)
-
-
-def _related(a: str, b: str) -> bool:
-    return a == b or a.startswith(b + ".") or b.startswith(a + ".")
+    return related(about, lineage)
 
 
 def copies(reader: View) -> dict[str, str]:
@@ -80,6 +77,13 @@ def trace(reader: View, lineage: str) -> Iterator[str]:
                 yield from (f"{'':8}   {line}" for line in _absence(reader, event.picture))
 
 
+def spans_of(reader: View, lineage: str) -> list[Span]:
+    """The same as a trace's spans. ValueError for something that is no lineage id."""
+    indices(lineage)
+    records = reader.scan(where=Where(lineages=(root(lineage),)))
+    return spans((r for r in records if concerns(r.event(), lineage)), lineage)
+
+
 def _absence(reader: View, picture: str) -> Iterator[str]:
     """What became of a picture that the log does not hold any more."""
     if reader.has_blob(picture):
@@ -95,7 +99,7 @@ def _tell(event: AnyEvent, lineage: str) -> Iterator[str]:
         case Proposed():
             yield f"proposed {event.group} about {event.topic!r} {_by(event.generation)}"
             for i, outcome in enumerate(event.outcomes):
-                if not _related(f"{event.group}.s{i}", lineage):
+                if not related(f"{event.group}.s{i}", lineage):
                     continue
                 p = outcome.proposal
                 if p is None:

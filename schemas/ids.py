@@ -33,6 +33,11 @@ def root(lineage_id: str) -> str:
     return lineage_id.partition(".")[0]
 
 
+def related(a: str, b: str) -> bool:
+    """Whether they are one, or one descends from the other."""
+    return a == b or a.startswith(b + ".") or b.startswith(a + ".")
+
+
 def prompt_of(lineage_id: str) -> int | None:
     """`g12.s0.d3` -> 12, the prompt at the root; None for what is no lineage id."""
     match = _ID.fullmatch(lineage_id)
