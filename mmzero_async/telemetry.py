@@ -2,7 +2,8 @@
 
 Each line has time, level, event, run, host and process, and whatever else was bound (role, worker).
 `<process>.jsonl` is written to, `<process>.jsonl.1` is the one before; the oldest goes. `mmzero
-tail` merges the files for people. What a process prints lies beside them, as bounded.
+tail` merges the files for people. What a process prints lies beside them, as bounded. In a cluster
+a host's lines are sent to the log server's host besides: see collected.py.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ import structlog
 from mmzero_async.telemetry_options import LogsOptions
 
 LOGS = "logs"
+HOSTS = "hosts"  # in it, on the log server's host: a file of lines for each other host
 LINES = ".jsonl"
 PRINTED = (".err", ".log")  # of what children and engines print
 LOOK_SECONDS = 5.0  # between two looks at what was printed

@@ -226,7 +226,7 @@ def test_no_secret_and_one_configuration_stand_in_the_plan(tmp_path):
     )
     assert "server.key_secret" not in plan.hosts["gamma"].secrets
     names = [process.name for process in plan.processes]
-    assert len(names) == len(set(names)) == 16
+    assert len(names) == len(set(names)) == 19
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6))
@@ -246,11 +246,12 @@ def test_scaling_gives_the_number_asked_for_and_moves_nothing_that_may_stay(coun
 def test_a_drained_host_runs_nothing_takes_nothing_new_and_may_come_back():
     inventory, plan = read(EXAMPLE)
     plan = plans.drained(plan, inventory, "delta")
-    assert plan.on("delta") == ()
+    assert [process.role for process in plan.on("delta")] == ["log-shipper"]
     plan = plans.scaled(plan, inventory, "solver", 5)
-    assert plan.counts["gamma"]["solver"] == 5 and plan.on("delta") == ()
+    assert plan.counts["gamma"]["solver"] == 5
+    assert [process.role for process in plan.on("delta")] == ["log-shipper"]
     plan = plans.joined(plan, inventory, "delta")
-    assert len(plan.on("delta")) == 6 and plan.drained == ()
+    assert len(plan.on("delta")) == 7 and plan.drained == ()
     with pytest.raises(InventoryError, match="log-server, log-reader, learner"):
         plans.drained(plan, inventory, "alpha")
     with pytest.raises(InventoryError, match="no host 'nobody'"):
@@ -267,7 +268,8 @@ def test_a_host_that_joins_changes_nothing_of_the_others(tmp_path):
     wider, _ = read(two_hosts(tmp_path, b=more))
     joined = plans.joined(plan, wider, "c")
     assert all(process in joined.processes for process in plan.processes)
-    assert [process.name for process in joined.on("c")] == ["c.solver-0", "c.solver-1"]
+    names = [process.name for process in joined.on("c")]
+    assert names == ["c.log-shipper", "c.solver-0", "c.solver-1"]
     assert joined.config == plan.config
     with pytest.raises(InventoryError, match="takes part already"):
         plans.joined(joined, wider, "c")

@@ -31,7 +31,7 @@ from mmzero_async.ops.cluster.inventory import (
 )
 from mmzero_async.ops.cluster.plan import Plan
 from mmzero_async.ops.cluster.render import kubernetes, slurm
-from mmzero_async.ops.cluster.render.places import Rendering
+from mmzero_async.ops.cluster.render.places import Rendering, scheduled
 from mmzero_async.ops.cluster.render.pods import Cluster
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "cluster.example.toml"
@@ -149,7 +149,7 @@ def test_on_kubernetes_every_process_stands_once_and_every_object_is_valid(plan,
             chosen = each["spec"].get("selector", {}).get("matchLabels", {})
             assert chosen.items() <= template["metadata"]["labels"].items()
             assert all(len(v) <= 63 for v in template["metadata"]["labels"].values())
-    assert Counter(stand) == Counter(process.name for process in plan.processes)
+    assert Counter(stand) == Counter(process.name for process in scheduled(plan).processes)
     gpus = [
         int(c.get("resources", {}).get("limits", {}).get("nvidia.com/gpu", 0))
         * (each["spec"].get("leaderWorkerTemplate", {}).get("size", 2) - 1 if i else 1)
@@ -166,6 +166,7 @@ def test_on_slurm_every_process_stands_once_and_the_script_is_one_for_sbatch(pla
     rendering = on_slurm(plan, gpus_per_node)
     [script] = [text for name, text in rendering.files.items() if name.endswith(".sbatch")]
     components = sbatch_components(script)
+    plan = scheduled(plan)
     busy = [host for host in plan.hosts if plan.on(host)]
     assert len(components) == len(busy)
     syntax = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)

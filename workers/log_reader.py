@@ -1,4 +1,4 @@
-"""The read server's process: pages of a run's log for readers on other hosts.
+"""The read server's process: pages of a run's log for readers on other hosts, and their log lines.
 
 `python -m mmzero_async.workers.log_reader --run-dir runs/demo`; the run may be going on or over. It
 takes nothing from the log server but the processor's idle time, and may die without harm.
@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from mmzero_async import telemetry
+from mmzero_async.collected import Collected
 from mmzero_async.config import from_json
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader
@@ -39,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         reader = LogReader.open(run_dir / "log")
         try:
             metrics = Metrics()
-            server = ReadServer(reader, listen, logger, metrics=metrics)
+            collected = Collected(run_dir, config.logs)
+            server = ReadServer(reader, listen, logger, metrics=metrics, collected=collected)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: server.stop())
             _publish_url(run_dir, server.url)

@@ -1,4 +1,5 @@
-"""Serves pages of the log to remote readers, in a process that the writer never waits for.
+"""Serves pages of the log to remote readers, in a process that the writer never waits for; and
+keeps the log lines that other hosts send (collected.py), which so never stand before an event.
 
 It opens the log's files as any local reader does and holds no transaction between two requests. A
 page is copied once, out of the map into one frame, which ZeroMQ then sends without copying: views
@@ -12,6 +13,7 @@ from typing import Any
 
 import zmq
 
+from mmzero_async.collected import Collected, TooManyHosts
 from mmzero_async.config import LogConfig
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.query import Limits
@@ -21,6 +23,7 @@ from mmzero_async.metrics import Metrics
 from mmzero_async.schemas.record import RecordDamaged
 from mmzero_async.transport import reading as r
 from mmzero_async.transport.errors import BadMessage
+from mmzero_async.transport.keys import Authorized
 from mmzero_async.transport.messages import encode
 from mmzero_async.transport.security import gate_of, receive
 from mmzero_async.transport.sockets import read_server_socket
@@ -47,8 +50,10 @@ class ReadServer:
         logger: Any,
         clock: Callable[[], float] = time.monotonic,
         metrics: Metrics | None = None,
+        collected: Collected | None = None,
     ) -> None:
         self._reader, self._log, self._clock = reader, logger, clock
+        self._collected = collected
         self._metrics = metrics or Metrics()
         self._waiting: dict[bytes, _Waiting] = {}  # one a reader: its latest
         self._stopping = False
@@ -84,19 +89,22 @@ class ReadServer:
                 identity, key, frames = receive(self._socket, self._gate)
             except zmq.Again:
                 break
-            if self._gate is not None and self._gate.client(key) is None:
+            client = self._gate.client(key) if self._gate is not None else None
+            if self._gate is not None and client is None:
                 self._refuse(identity, REVOKED)
             else:
-                self._handle(identity, frames)
+                self._handle(identity, client, frames)
         if self._waiting:
             self._look_again()
 
-    def _handle(self, identity: bytes, frames: list[bytes]) -> None:
+    def _handle(self, identity: bytes, client: Authorized | None, frames: list[bytes]) -> None:
         try:
             if len(frames) != 1:
                 raise BadMessage(f"a request is one frame, not {len(frames)}")
             request = r.decode_request(frames[0])
-        except BadMessage as error:
+            if isinstance(request, r.Lines):
+                self._collect(client, request)
+        except (BadMessage, TooManyHosts) as error:
             self._refuse(identity, str(error))
             return
         self._waiting.pop(identity, None)
@@ -104,6 +112,16 @@ class ReadServer:
             self._waiting[identity] = _Waiting(request, self._clock() + request.wait)
         else:
             self._answer(identity, request)
+
+    def _collect(self, client: Authorized | None, batch: r.Lines) -> None:
+        """BadMessage for lines that nobody keeps here, or not of that host from who sent them."""
+        if self._collected is None:
+            raise BadMessage("no log lines are collected here")
+        if client is not None and not client.may_write_as(batch.host):
+            raise BadMessage(client.refusal(batch.host))
+        strange = self._collected.take(batch.host, batch.sender, batch.id, batch.lines)
+        if strange:
+            self._log.warning("no log lines", of=batch.host, count=strange)
 
     def _refuse(self, identity: bytes, reason: str) -> None:
         self._log.warning("request refused", error=reason)

@@ -15,6 +15,7 @@ from mmzero_async.transport.messages import Count, Message, Word, decode_with
 
 MOST = Limits(records=4096, bytes=4 << 20, looked=4096)  # of one page, whatever is asked for
 MOST_WAIT = 10.0  # seconds
+HostName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")]  # a file's, too
 
 
 class ReadEnd(Message, frozen=True, kw_only=True, tag="read_end"):
@@ -42,7 +43,17 @@ class ReadBlob(Message, frozen=True, kw_only=True, tag="read_blob"):
     look: bool = False
 
 
-Request = ReadEnd | ReadPage | ReadBlob
+class Lines(Message, frozen=True, kw_only=True, tag="lines"):
+    """Log lines of a host, to be kept beside the log. `id` is the batch's number, growing: the same
+    batch said again by the same `sender` is written once. The reply is the credit for the next."""
+
+    id: Count
+    host: HostName
+    sender: Word
+    lines: list[bytes]
+
+
+Request = ReadEnd | ReadPage | ReadBlob | Lines
 
 
 class ReadReply(Message, frozen=True, kw_only=True, tag="read"):

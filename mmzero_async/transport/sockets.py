@@ -30,13 +30,15 @@ def read_server_socket(
 
 
 def read_client_socket(
-    context: zmq.Context[Any], url: str, keys: ClientKeys | None
+    context: zmq.Context[Any], url: str, keys: ClientKeys | None, most_queued: int = 1000
 ) -> zmq.Socket[Any]:
-    """A connecting DEALER. ValueError for what is no address; NotSecured."""
+    """A connecting DEALER, with messages queued for a server that is away; zmq.Again beyond.
+    ValueError for what is no address; NotSecured."""
     socket: zmq.Socket[Any] = context.socket(zmq.DEALER)
     try:
         secure_client(socket, url, keys)
         socket.setsockopt(zmq.MAXMSGSIZE, REPLY_BYTES)
+        socket.setsockopt(zmq.SNDHWM, most_queued)
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         _limit_silence(socket)

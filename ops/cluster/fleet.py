@@ -191,11 +191,9 @@ class Fleet:
 
     async def _end(self) -> None:
         """Workers first, the log server last; then every agent goes, and its secrets with it."""
-        for roles in (
-            ("log-server", "log-reader", "engine", "learner"),
-            ("log-server", "log-reader"),
-        ):
-            self.phase(*roles)
+        log = ("log-server", "log-reader", "log-shipper")
+        for roles in (("engine", "learner"), ()):
+            self.phase(*log, *roles)
             await self.settle()
         for name, ended in zip(
             self.keepers,

@@ -38,7 +38,7 @@ class Roles(_Section, frozen=True, kw_only=True):
 
     log: Number = 0  # the log server, and the read server beside it
     engine: Number = 0
-    learner: Number = 0
+    learner: Number = 0  # 1 on several hosts: together they are one learner
     proposer: Number = 0
     coder: Number = 0
     renderer: Number = 0
@@ -89,6 +89,7 @@ class Ports(_Section, frozen=True, kw_only=True):
     log: Port = 5701
     read: Port = 5702
     engine: Port = 8701
+    learner: Port = 29400  # where the ranks of a learner on several hosts meet
 
 
 class Inventory(_Section, frozen=True, kw_only=True):

@@ -64,9 +64,9 @@ class Keeper:
 
     @property
     def settled(self) -> bool:
-        """Runs what is wanted and nothing else, as far as we know."""
-        running = {name for name, child in self.children.items() if child.pid or child.ended}
-        return self.wanted.keys() <= running and self.children.keys() <= self.may_stay
+        """Runs what is wanted and nothing else, as far as we know; what was given up stays so."""
+        done = {n for n, c in self.children.items() if c.pid or c.ended or c.given_up}
+        return self.wanted.keys() <= done and self.children.keys() <= self.may_stay
 
     @property
     def away_seconds(self) -> float:

@@ -25,10 +25,15 @@ def objections(inventory: Inventory, config: Config) -> Iterator[str]:
             "each of several hosts"
         )
     if config.learner.weights == "full":
-        yield 'learner.weights = "full" needs an engine a role: use `mmzero run`'
+        yield (
+            'learner.weights = "full" needs an engine a role, which reads new weights from the '
+            "learner's own folder: use `mmzero run`, all on one host"
+        )
     for role, what in (("log", "log server"), ("learner", "learner"), ("engine", "engine")):
         holders = {n: getattr(h.roles, role) for n, h in hosts.items() if getattr(h.roles, role)}
         wanted = 0 if role == "engine" and config.engine.url else 1
+        if role == "learner" and set(holders.values()) == {1}:
+            continue  # on several hosts they are the ranks of one
         if role == "engine" and max(holders.values(), default=0) > 1:
             crowded = ", ".join(name for name, number in holders.items() if number > 1)
             yield (
@@ -36,7 +41,10 @@ def objections(inventory: Inventory, config: Config) -> Iterator[str]:
                 "hosts may; several GPUs are engine.tensor_parallel and data_parallel"
             )
         elif role != "engine" and sum(holders.values()) > 1:
-            yield f"{sum(holders.values())} {what}s (on {', '.join(holders)}): a run has one"
+            yield (
+                f"{sum(holders.values())} {what}s (on {', '.join(holders)}): a run has one"
+                + "; its processes on a host are learner.processes" * (role == "learner")
+            )
         elif wanted and not holders:
             yield f"no host has the {what}: roles.{role} = 1 on one of them" + (
                 ", or engine.url in the configuration" * (role == "engine")
@@ -94,6 +102,8 @@ def _ports(inventory: Inventory) -> Iterator[str]:
             taken += [(ports.log, "ports.log"), (ports.read, "ports.read")]
         if host.roles.engine:
             taken.append((ports.engine, "ports.engine"))
+        if host.roles.learner:
+            taken.append((ports.learner, "ports.learner"))
         for port, times in Counter(port for port, _ in taken).items():
             if times > 1:
                 what = " and ".join(key for at, key in taken if at == port)
@@ -123,3 +133,9 @@ def _gpus(name: str, host: Host, config: Config) -> Iterator[str]:
         yield f"{name}: learner.device is cuda, and learner.gpus is empty"
     if learner.gpus and config.learner.device == "cpu":
         yield f"{name}: learner.gpus is set, and learner.device is cpu"
+    processes = config.learner.processes
+    if learner.gpus and len(learner.gpus) < processes:
+        yield (
+            f"{name}: learner.gpus are {len(learner.gpus)}, and learner.processes of the "
+            f"configuration is {processes}: each process wants one, on every host of the learner"
+        )

@@ -27,7 +27,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str  # unique in the run, e.g. "beta.coder-0"
     host: str
-    role: str  # "log-server", "log-reader", "engine", "learner", or a stage
+    role: str  # "log-server", "log-reader", "log-shipper", "engine", "learner", or a stage
     command: tuple[str, ...]  # complete, as its host understands it
     env: dict[str, str] = {}  # beyond the host's own
     gpus: tuple[int, ...] = ()
@@ -128,7 +128,7 @@ def drained(plan: Plan, inventory: Inventory, host: str) -> Plan:
     """The host runs no stage any more. InventoryError for one that the run cannot do without."""
     if host not in plan.hosts:
         raise InventoryError(f"no host {host!r}; there are: {', '.join(plan.hosts)}")
-    vital = [process.role for process in plan.on(host) if process.role not in STAGES]
+    vital = [p.role for p in plan.on(host) if p.role not in (*STAGES, "log-shipper")]
     if vital:
         raise InventoryError(
             f"{host} holds the run's {', '.join(vital)}: it cannot be drained while the run goes "
@@ -224,6 +224,10 @@ def _processes(plan: Plan, inventory: Inventory) -> Iterator[Process]:
     at = plan.log_host
     yield _process(plan, inventory, at, "log-server", "log_server", ("--port", str(ports.log)))
     yield _process(plan, inventory, at, "log-reader", "log_reader", ("--port", str(ports.read)))
+    for host in plan.hosts:
+        if host != at:
+            read = ("--read-url", plan.read_url)
+            yield _process(plan, inventory, host, "log-shipper", "log_shipper", read)
     options: tuple[str, ...]
     for host in plan.engine_hosts:
         place = inventory.hosts[host].engine
@@ -234,15 +238,39 @@ def _processes(plan: Plan, inventory: Inventory) -> Iterator[Process]:
         if len(plan.engine_hosts) > 1:  # the configuration, the same for all, can name but one
             options += ("--host", plan.hosts[host].address)
         yield _process(plan, inventory, host, "engine", "engine", options)
-    learner = next(name for name in plan.hosts if inventory.hosts[name].roles.learner)
-    options = () if learner == at else ("--read-url", plan.read_url)
-    if any(host != learner for host in plan.engine_hosts):
-        options += ("--hand-over",)
-    yield _process(plan, inventory, learner, "learner", "learner", options)
+    yield from _learners(plan, inventory)
     for stage in STAGES:
         for host, counts in plan.counts.items():
             for i in range(counts[stage]):
                 yield _process(plan, inventory, host, stage, stage, (), number=i)
+
+
+def _learners(plan: Plan, inventory: Inventory) -> Iterator[Process]:
+    """One process, or a launcher on each of its hosts: the first is the learner's rank 0, which
+    alone knows the log, the engine and a key."""
+    hosts = [name for name in plan.hosts if inventory.hosts[name].roles.learner]
+    hosts.sort(key=lambda name: name != plan.log_host)  # it reads the log event by event
+    first, *others = hosts
+    options = [] if first == plan.log_host else ["--read-url", plan.read_url]
+    if any(host != first for host in plan.engine_hosts):
+        options.append("--hand-over")
+    several = bool(others) or plan.config.learner.processes > 1
+    module = "learner_ranks" if several else "learner"
+    found = [_process(plan, inventory, first, "learner", module, tuple(options))]
+    for host in others:
+        process = _process(plan, inventory, host, "learner", module, ())
+        at = process.command.index("--worker")
+        found.append(replace(process, command=process.command[: at + 2]))
+    for rank, process in enumerate(found):
+        meet = {
+            "PET_NNODES": str(len(hosts)),
+            "PET_NODE_RANK": str(rank),
+            "PET_MASTER_ADDR": plan.hosts[first].address,
+            "PET_MASTER_PORT": str(inventory.ports.learner),
+        }
+        listens = {"ranks": inventory.ports.learner} if others and not rank else {}
+        env = {**meet, **process.env} if others else process.env
+        yield replace(process, env=env, listens=listens)
 
 
 def _process(
@@ -265,6 +293,9 @@ def _process(
             listens = {"log": ports.log}
         case "log-reader":
             listens = {"read": ports.read}
+        case "log-shipper":
+            name = f"{host}.log-shipper"
+            command += ["--key", f"{keys}/{host}.key_secret"]
         case "engine":
             name, gpus = f"{host}.engine", inventory.hosts[host].engine.gpus
             listens = {"engine": ports.engine}
@@ -289,7 +320,7 @@ def _process(
         env=env,
         gpus=gpus,
         listens=listens,
-        vital=role not in (*STAGES, "log-reader")
+        vital=role not in (*STAGES, "log-reader", "log-shipper")
         and not (role == "engine" and len(plan.engine_hosts) > 1),
     )
 

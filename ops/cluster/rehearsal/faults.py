@@ -96,7 +96,7 @@ class Faults:
         """A link that is down for a while; the host's processes live on, and come back with it."""
         scene, at = self.scene, self.scene.hosts.hosts[host]
         before = await self._pids(host)
-        workers = {name for name in before if name not in ("log-server", "log-reader")}
+        workers = {name for name in before if _joins(name)}
         at.pull()
         began = time.monotonic()
         try:
@@ -153,7 +153,7 @@ class Faults:
 
     async def drain(self, host: str) -> dict[str, Any]:
         scene = self.scene
-        workers = set(await self._pids(host))
+        workers = set(filter(_joins, await self._pids(host)))
         began = time.monotonic()
         await scene.order("drain", host)
         left = [await self._left(began, name) for name in workers]
@@ -186,6 +186,11 @@ class Faults:
     async def _pids(self, host: str) -> dict[str, int]:
         status = await self.scene.order("status")
         return {n: int(p["pid"]) for n, p in status["hosts"][host]["processes"].items()}
+
+
+def _joins(process: str) -> bool:
+    """Whether the log server knows it."""
+    return not process.endswith(("log-server", "log-reader", "log-shipper"))
 
 
 def _work(event: AnyEvent) -> bool:
