@@ -18,7 +18,8 @@ import zmq
 from test_transport import RenderJobs, free_port
 
 from mmzero_async.config import Config, LogConfig, load
-from mmzero_async.ops.processes import Child, ProcessKeepsDying
+from mmzero_async.ops.errors import ProcessKeepsDying
+from mmzero_async.ops.processes import Child
 from mmzero_async.schemas.events import Event, Measured, encode_event, kind_of
 from mmzero_async.transport import messages as m
 from mmzero_async.transport.server import LogServer
