@@ -58,11 +58,11 @@ bench WHAT="" *ARGS: setup
         echo "just bench {{WHAT}}: not built yet; there is 'just bench log', 'just bench renderer' and 'just bench learner'" >&2; \
         exit 3;; esac
 
-# experiments behind a default, resumable, about an hour on 2 cores: `just experiment staleness`, `schedules`
+# experiments behind a default, resumable, up to an hour on 2 cores: `just experiment staleness`, `schedules`, `time_to_accuracy`
 [group('check')]
 experiment WHAT="" *ARGS: setup
-    @case "{{WHAT}}" in staleness|schedules) {{python}} -m mmzero_async.ops.experiments.{{WHAT}} {{ARGS}};; *) \
-        echo "just experiment {{WHAT}}: there is 'just experiment staleness' and 'just experiment schedules'" >&2; \
+    @case "{{WHAT}}" in staleness|schedules|time_to_accuracy) {{python}} -m mmzero_async.ops.experiments.{{WHAT}} {{ARGS}};; *) \
+        echo "just experiment {{WHAT}}: there is 'just experiment staleness', 'schedules' and 'time_to_accuracy'" >&2; \
         exit 2;; esac
 
 # a run on many hosts over SSH: `just run-cluster cluster.toml --dry-run` prints what would run where

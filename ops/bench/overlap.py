@@ -10,8 +10,8 @@ window needs: the next window's generation begins when the step is committed, an
 older than the policy that it trains (asserted). The asynchronous one has the default admission.
 
 Seconds are those of the log server, from the publishing of version 0, when generation begins, to
-the last committed step. What is not measured: accuracy. Canned answers teach nothing; what old
-samples do to learning is measured by `just experiment staleness`.
+the last committed step. What is not measured: accuracy. Canned answers teach nothing; the time to
+it, on real vLLM, is measured by `just experiment time_to_accuracy`.
 """
 
 import tempfile

@@ -16,12 +16,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Literal, get_args
 
-import msgspec
-
 from mmzero_async.config import Config, ConfigError, load
+from mmzero_async.ops.experiments.cells import spread, written
 from mmzero_async.ops.experiments.pictures import pick
 from mmzero_async.ops.supervisor import supervise
 from mmzero_async.projections.report import Report, accuracy
@@ -113,50 +111,35 @@ def table(outcomes: Iterable[Outcome]) -> str:
     def row(name: str, cells: Iterable[str]) -> None:
         lines.append(f"| {name} | {' | '.join(cells)} |")
 
-    row("wall clock, minutes", (_spread([o.seconds / 60 for o in c], ".1f") for c in columns))
+    row("wall clock, minutes", (spread([o.seconds / 60 for o in c], ".1f") for c in columns))
     row(
         "generated tokens, thousands",
-        (_spread([o.tokens / 1e3 for o in c], ".0f") for c in columns),
+        (spread([o.tokens / 1e3 for o in c], ".0f") for c in columns),
     )
     for role in ROLES:
-        row(f"{role} steps", (_spread([o.steps[role] for o in c], ".0f") for c in columns))
+        row(f"{role} steps", (spread([o.steps[role] for o in c], ".0f") for c in columns))
     for name in dict.fromkeys(name for one in found for name in one.accuracies):
         for moment in ("before", "after"):
             shares = (
                 [o.accuracies[name][moment] for o in c if name in o.accuracies] for c in columns
             )
-            row(f"{name}, {moment}", (_spread(each, ".1%") for each in shares))
+            row(f"{name}, {moment}", (spread(each, ".1%") for each in shares))
     for question in ("easy", "hard"):
         for name, of in (("blindly", "blind"), ("with the picture", "sighted")):
             shares = (
                 [s[question] for o in c if question in (s := getattr(o, of))] for c in columns
             )
-            row(f"{question} questions answered alike {name}", (_spread(s, ".1%") for s in shares))
-    row("pictures", (_spread([o.pictures for o in c], ".0f") for c in columns))
+            row(f"{question} questions answered alike {name}", (spread(s, ".1%") for s in shares))
+    row("pictures", (spread([o.pictures for o in c], ".0f") for c in columns))
     for detector in sorted({name for one in found for name in one.shortcuts}):
         shares = ([o.shortcuts.get(detector, 0) / max(1, o.pictures) for o in c] for c in columns)
-        row(f"`{detector}`, share of pictures", (_spread(each, ".2%") for each in shares))
+        row(f"`{detector}`, share of pictures", (spread(each, ".2%") for each in shares))
     return "\n".join(lines)
 
 
-def _spread(values: Sequence[float], form: str) -> str:
-    if not values:
-        return "-"
-    deviation = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
-    return f"{mean(values):{form}}{deviation}"
-
-
 def finished(file: Path, asked: Asked) -> dict[Cell, Outcome]:
-    """The cells that are done as asked; a torn last line counts as not done."""
-    found = {}
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            one = msgspec.json.decode(line, type=Outcome)
-        except msgspec.MsgspecError:
-            continue
-        if one.asked == asked:
-            found[one.cell] = one
-    return found
+    """The cells that are done as asked."""
+    return {one.cell: one for one in written(file, Outcome) if one.asked == asked}
 
 
 def run_of(folder: Path, cell: Cell) -> Path:

@@ -17,7 +17,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import msgspec
 
@@ -25,6 +25,7 @@ from mmzero_async.config import Config, load
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.server import VllmServer
 from mmzero_async.learner.step import make_deterministic
+from mmzero_async.ops.experiments.cells import spread, written
 from mmzero_async.ops.experiments.solver_alone import Asked, SolverAlone
 from mmzero_async.ops.rundir import base_model_folder
 from mmzero_async.projections.report import accuracy
@@ -139,8 +140,8 @@ def table(outcomes: Iterable[Outcome]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for (staleness, correction), found in sorted(cells.items()):
-        greedy = _spread([outcome.greedy for outcome in found])
-        sampled = _spread([outcome.sampled for outcome in found])
+        greedy = spread([outcome.greedy for outcome in found], ".1%")
+        sampled = spread([outcome.sampled for outcome in found], ".1%")
         least = min(outcome.effective_samples for outcome in found)
         lines.append(
             f"| {staleness} | {correction} | {greedy} | {sampled} | {least:.3f} | {len(found)} |"
@@ -148,22 +149,10 @@ def table(outcomes: Iterable[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _spread(shares: Sequence[float]) -> str:
-    deviation = f" ± {stdev(shares):.1%}" if len(shares) > 1 else ""
-    return f"{mean(shares):.1%}{deviation}"
-
-
 def finished(file: Path, steps: int, overrides: Sequence[str] = ()) -> dict[Cell, Outcome]:
-    """The cells done in so many steps under these settings; a torn last line counts as not done."""
-    found = {}
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            outcome = msgspec.json.decode(line, type=Outcome)
-        except msgspec.MsgspecError:
-            continue
-        if (outcome.steps, outcome.overrides) == (steps, tuple(overrides)):
-            found[outcome.cell] = outcome
-    return found
+    """The cells done in so many steps under these settings."""
+    asked = (steps, tuple(overrides))
+    return {o.cell: o for o in written(file, Outcome) if (o.steps, o.overrides) == asked}
 
 
 async def run(options: argparse.Namespace) -> None:
