@@ -14,7 +14,7 @@ class ScaleOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     logprob_chunk: Annotated[int, msgspec.Meta(ge=0)] = 0  # tokens; 0: 64 MiB of logits
     gradient_checkpointing: bool = False  # a layer's activations are computed again, not kept
     processes: Annotated[int, msgspec.Meta(ge=1)] = 1  # on each host; more: under torchrun
-    sharding: Literal["none", "fsdp"] = "none"  # "fsdp": each holds its part of the frozen layers
+    sharding: Literal["none", "fsdp"] = "none"  # "fsdp": each holds its part of every layer
 
 
 def under_torchrun(options: ScaleOptions) -> bool:

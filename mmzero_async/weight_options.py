@@ -25,11 +25,6 @@ def unservable(options: WeightOptions, dtype: str, engine_url: str) -> str | Non
             'learner.weights = "full" trains the weights themselves, and bfloat16 would lose most '
             'updates to rounding: set learner.dtype = "float32"'
         )
-    if options.sharding == "fsdp":
-        return (
-            'learner.sharding = "fsdp" shards what is frozen, and learner.weights = "full" trains '
-            'it all: set learner.sharding = "none"'
-        )
     if engine_url:
         return (
             'learner.weights = "full" needs an engine for each role, and engine.url names one: '

@@ -12,6 +12,7 @@ from builders import run_started
 from test_windows import grown
 
 from mmzero_async.config import Config, load
+from mmzero_async.learner.committed import committed_step
 from mmzero_async.learner.rerun import policy_for
 from mmzero_async.learner.step import Trainer
 from mmzero_async.learner.windows import Candidates
@@ -31,7 +32,6 @@ from mmzero_async.schemas.events import (
     kind_of,
 )
 from mmzero_async.schemas.packing import pack_tokens
-from mmzero_async.workers.learner import committed_step
 
 PICTURE = tiny_model.png(tiny_model.picture(3))
 SETTINGS = [

@@ -15,15 +15,24 @@ import tiny_model
 import torch
 from tiny_training import ALBUM, WINDOWS
 
-from mmzero_async.config import LearnerConfig
+from mmzero_async.config import LearnerConfig, RoleLearning
 from mmzero_async.learner import parallel
 from mmzero_async.learner.full import FullModel
 from mmzero_async.learner.step import Trainer, make_deterministic
+from mmzero_async.loss_options import LossOptions
+
+
+def configured(**settings: Any) -> LearnerConfig:
+    """`tiny_model.config`, of what JSON can say."""
+    for key, kind in (("loss_options", LossOptions), ("solver", RoleLearning)):
+        if key in settings:
+            settings[key] = kind(**settings[key])
+    return tiny_model.config(**settings)
 
 
 def policy(folder: Path, config: LearnerConfig) -> Any:
     if config.weights == "full":
-        return FullModel(folder)
+        return FullModel(folder, gradient_checkpointing=config.gradient_checkpointing)
     return tiny_model.policy(
         folder,
         logprob_chunk=config.logprob_chunk,
@@ -45,10 +54,8 @@ def story(it: Trainer, out: Path) -> dict[str, Any]:
 
 
 def held(it: Any) -> int:
-    """Values of the frozen layers that this process keeps."""
+    """Values of the layers, without adapters, that this process keeps."""
     found = 0
-    if isinstance(it, FullModel):
-        return 0
     for layer in it.layers():
         for name, parameter in layer.named_parameters():
             if "lora_" not in name:
@@ -58,7 +65,7 @@ def held(it: Any) -> int:
 
 def main() -> None:
     kind, folder, out, *settings = sys.argv[1:]
-    config = tiny_model.config(**{k: json.loads(v) for k, v in (s.split("=") for s in settings)})
+    config = configured(**{k: json.loads(v) for k, v in (s.split("=") for s in settings)})
     make_deterministic(1)
     rank = os.environ["RANK"]
     place = Path(out) / rank
@@ -75,7 +82,6 @@ def main() -> None:
             found |= story(solver, place)
         else:
             parallel.follow(group, trainers, print)
-            found["fingerprint"] = solver.fingerprint()
         (place / "found.json").write_text(json.dumps(found))
 
 

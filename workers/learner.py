@@ -26,10 +26,10 @@ from mmzero_async.engines.weight_publisher import WeightPublisher
 from mmzero_async.learner import checkpoint, measured
 from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved
+from mmzero_async.learner.committed import committed_step
 from mmzero_async.learner.errors import LearnerError, PicturesUnseen, RanksError
 from mmzero_async.learner.model import PolicyModel
 from mmzero_async.learner.rerun import policy_for
-from mmzero_async.learner.scoring import Scored
 from mmzero_async.learner.start import source_of
 from mmzero_async.learner.step import StepResult, Trainer
 from mmzero_async.learner.windows import Candidates, events_from
@@ -42,9 +42,7 @@ from mmzero_async.schemas.events import (
     ROLES,
     GroupRejected,
     PolicyPublished,
-    Rewarded,
     Role,
-    StepCommitted,
     WorkerFailed,
 )
 from mmzero_async.transport.client import LogClient
@@ -292,42 +290,6 @@ class Learner:
                 continue
             if published is None or published.version != version or not served:
                 await self.publish(role)
-
-
-def committed_step(
-    role: Role,
-    number: int,
-    version: int,
-    chosen: list[Scored],
-    result: StepResult,
-    saved: Saved,
-    metrics: dict[str, float],
-) -> tuple[list[Rewarded], StepCommitted]:
-    """The events that make a step true, to be appended together: rewards first, then the step."""
-    rewarded = [
-        Rewarded(
-            role=role,
-            group=scored.group.id,
-            rewards=scored.rewards,
-            terms=scored.terms,
-            advantages=scored.advantages,
-            step=number,
-            facts=scored.facts,
-        )
-        for scored in chosen
-    ]
-    step = StepCommitted(
-        role=role,
-        step=number,
-        version=version,
-        groups=[scored.group.id for scored in chosen],
-        offsets=sorted({offset for scored in chosen for offset in scored.group.offsets}),
-        checkpoint=saved.checkpoint,
-        digest=saved.digest,
-        batch_digest=result.batch_digest,
-        metrics=metrics,
-    )
-    return rewarded, step
 
 
 @asynccontextmanager

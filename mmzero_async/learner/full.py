@@ -13,19 +13,34 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmzero_async.families import Pictures, Views
 from mmzero_async.learner import checkpoint
 from mmzero_async.learner.batch import Batch, MicroBatch
 from mmzero_async.learner.errors import CheckpointError
-from mmzero_async.learner.model import PolicyModel, checkpoint_layers, input_spec, load_base
+from mmzero_async.learner.model import (
+    PolicyModel,
+    checkpoint_layers,
+    input_spec,
+    layers_of,
+    load_base,
+)
+from mmzero_async.learner.parts import as_part, whole
 from mmzero_async.schemas.events import ROLES, Role
 
 _OF_THE_TOKENIZER = ("*.json", "*.jinja", "*.txt", "*.model")  # and of processors
+
+
+@runtime_checkable
+class Sharded(Protocol):
+    """A layer that fsdp.py has divided."""
+
+    def set_requires_gradient_sync(self, requires: bool, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +88,7 @@ class FullModel(PolicyModel):
 
     def adapter(self, role: Role) -> dict[str, Tensor]:
         """A copy of all the role's weights on the CPU, tied ones once."""
-        return {n: p.detach().cpu().clone() for n, p in self._all(role).items()}
+        return {n: whole(p.detach()).cpu().clone() for n, p in self._all(role).items()}
 
     def set_adapter(self, role: Role, tensors: dict[str, Tensor]) -> None:
         """Puts weights into the role's model. CheckpointError if names or shapes differ."""
@@ -88,7 +103,22 @@ class FullModel(PolicyModel):
             )
         with torch.no_grad():
             for name, parameter in own.items():
-                parameter.copy_(tensors[name])
+                parameter.copy_(as_part(tensors[name], parameter))
+
+    def layers(self) -> list[GradientCheckpointingLayer]:
+        """The language model's of every role, the first one's first."""
+        return [it for role in ROLES for it in layers_of(self.family.words(self._inner_of(role)))]
+
+    def kept_whole(self) -> list[nn.Parameter]:
+        """None: all of a layer is trained, and so much that its moments are divided too."""
+        return []
+
+    def before_backward(self, *, last: bool) -> None:
+        """Sharded layers keep their gradients whole until the last pass, and are told apart then:
+        each rank's own sum first, and the ranks' in their order, as where nothing is sharded."""
+        for layer in layers_of(self._inner):
+            if isinstance(layer, Sharded):
+                layer.set_requires_gradient_sync(last)
 
     def activate(self, role: Role) -> None:
         """The role's model is the one that is asked."""
@@ -152,6 +182,9 @@ class FullModel(PolicyModel):
 
     def _all(self, role: Role) -> dict[str, nn.Parameter]:
         return dict(self._models[role].named_parameters())
+
+    def _inner_of(self, role: Role) -> Any:
+        return self._models[role].model
 
     def _is_vision(self, name: str) -> bool:
         return re.fullmatch(self.family.vision, name) is not None

@@ -121,6 +121,13 @@ class PolicyModel:
         """The language model's layers, whose weights are most of the base's, in their order."""
         return layers_of(self.family.words(self._inner))
 
+    def kept_whole(self) -> list[nn.Parameter]:
+        """Parameters of the layers that every process has all of where layers are sharded."""
+        return [p for role in ROLES for p in self.parameters(role).values()]
+
+    def before_backward(self, *, last: bool) -> None:
+        """A window's gradients are added up from one backward pass to the `last`."""
+
     @contextlib.contextmanager
     def base(self) -> Iterator[None]:
         """Within it no adapter is applied and nothing takes gradients."""

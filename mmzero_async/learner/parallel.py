@@ -30,6 +30,7 @@ from mmzero_async.learner.batch import Blobs, Window
 from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.errors import LearnerError, RanksError
 from mmzero_async.learner.model import PolicyModel
+from mmzero_async.learner.parts import is_part
 from mmzero_async.learner.ranks import Gradients, Ranks
 from mmzero_async.learner.step import StepResult, Trainer
 from mmzero_async.scale_options import LAUNCHER
@@ -68,7 +69,14 @@ class Compare:
     role: Role
 
 
-Order = Train | LookAtPictures | Put | Compare
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Rank 0 is about to write down what each has a part of."""
+
+    role: Role
+
+
+Order = Train | LookAtPictures | Put | Compare | Gather
 
 
 class Group(Ranks):
@@ -100,7 +108,7 @@ class Group(Ranks):
 
     def add(self, gradients: list[Gradients], parameters: Sequence[Tensor]) -> Gradients:
         (own,) = gradients
-        had = self.gather([[gradient is not None for gradient in own]])
+        had = self.gather([[g is not None and not is_part(g) for g in own]])
         moved = [any(ranks) for ranks in zip(*had, strict=True)]
         # Minus zero, for one who has none: added to anything it leaves the very bits.
         flat = torch.cat(
@@ -119,7 +127,11 @@ class Group(Ranks):
                 part.add_(other)
         pairs = list(zip(parameters, moved, strict=True))
         values = iter(torch.split(flat, [p.numel() for p, needed in pairs if needed]))
-        return [next(values).view_as(p) if needed else None for p, needed in pairs]
+        # Of what is sharded each rank has its part of the sum already.
+        return [
+            next(values).view_as(p) if needed else g
+            for (p, needed), g in zip(pairs, own, strict=True)
+        ]
 
     def tell(self, order: Order | None) -> None:
         """Rank 0 to all others; None: it was the last."""
@@ -179,6 +191,8 @@ class LeadingTrainer(Trainer):
                 f"{self.role}, version {version}: the ranks hold different weights or moments "
                 f"({held}), so nothing was saved. Are they the same machine, torch and base model?"
             )
+        if self.config.sharding != "none":
+            self.group.tell(Gather(self.role))
         return super().save(run, version)
 
 
@@ -204,24 +218,12 @@ def join(config: LearnerConfig) -> Group:
 def trainers(group: Group, policy: PolicyModel, learner: LearnerConfig) -> dict[Role, Trainer]:
     """Each role's trainer over this rank's model, sharded where the configuration says so."""
     if learner.sharding == "fsdp":
-        shard(policy)
+        from mmzero_async.learner.fsdp import shard
+
+        shard(policy.layers(), policy.device.type, policy.kept_whole())
     if group.rank == 0:
         return {role: LeadingTrainer(policy, role, learner, group) for role in ROLES}
     return {role: Trainer(policy, role, learner, group) for role in ROLES}
-
-
-def shard(policy: PolicyModel) -> None:
-    """Each rank keeps its part of every layer of the frozen base, and gathers a layer to use it.
-
-    FSDP2 (`fully_shard`). Adapters and their moments are small: every rank has them whole.
-    """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(policy.device.type, (dist.get_world_size(),))
-    adapters = {p for role in ROLES for p in policy.parameters(role).values()}
-    for layer in policy.layers():
-        fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=adapters)
 
 
 def follow(group: Group, trainers: Mapping[Role, Trainer], logger: Any) -> None:
@@ -245,6 +247,8 @@ def obey(order: Order, trainer: Trainer, group: Group) -> None:
             trainer.put(adapter, optimizer, version)
         case Compare():
             group.gather([trainer.fingerprint()])
+        case Gather():
+            trainer.state()
 
 
 def _pictures(window: Window, blobs: Blobs) -> dict[str, bytes]:

@@ -33,6 +33,7 @@ from mmzero_async.learner.losses import (
 from mmzero_async.learner.losses.corrections import second_moment_cutoff, squares
 from mmzero_async.learner.losses.seen import look
 from mmzero_async.learner.model import PolicyModel
+from mmzero_async.learner.parts import as_part, clip, optimised, whole
 from mmzero_async.learner.ranks import Ranks, deal
 from mmzero_async.learner.rate import SampleSums, rate, sample_sums
 from mmzero_async.roles.filters import truncated
@@ -107,7 +108,7 @@ class Trainer:
         self._learning: RoleLearning = getattr(config, role)
         self._parameters = model.parameters(role)
         self._optimizer = torch.optim.AdamW(
-            list(self._parameters.values()),
+            optimised(self._parameters.values()),
             lr=self._learning.lr,
             betas=config.betas,
             weight_decay=config.weight_decay,
@@ -177,13 +178,14 @@ class Trainer:
 
     def save(self, run: Path, version: int) -> Saved:
         """The policy and its optimiser as a version of the run (0: the initial policy)."""
+        adapter, optimizer = self.state()
         saved = checkpoint.save(
             run,
             self.role,
             version,
-            adapter=self.model.adapter(self.role),
+            adapter=adapter,
             adapter_config=self.model.saved_config(),
-            optimizer=self._optimizer_state(),
+            optimizer=optimizer,
             layout=self.model.layout,
             beside=self.model.saved_beside(),
         )
@@ -205,11 +207,15 @@ class Trainer:
     def fingerprint(self) -> str:
         """Sha-256 (16 hex digits) over the policy's bits and its optimiser's."""
         digest = hashlib.sha256()
-        state = {**self.model.adapter(self.role), **self._optimizer_state()}
-        for name, tensor in state.items():
+        adapter, optimizer = self.state()
+        for name, tensor in (adapter | optimizer).items():
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Copies of the policy's weights and its optimiser's state, whole, on the CPU."""
+        return self.model.adapter(self.role), self._optimizer_state()
 
     def begin_with(self, run: Path, saved: Saved, *, optimizer: bool) -> None:
         """A version of another run, to be saved as this one's first. Its optimiser's moments come
@@ -228,7 +234,7 @@ class Trainer:
     def _updates(self, window: Window, batch: Batch) -> list[Update]:
         """`learner.num_iterations` optimiser steps on one window: all of them or none."""
         count = self.config.num_iterations
-        begun = (self.model.adapter(self.role), self._optimizer_state()) if count > 1 else None
+        begun = self.state() if count > 1 else None
         updates: list[Update] = []
         try:
             hands = [self._hand(part) for part in self.ranks.own(deal(batch, self.ranks.size))]
@@ -254,7 +260,7 @@ class Trainer:
     def _update(self, window: Window, hands: Sequence[Hand], whole: Whole) -> Update:
         everything = self._accumulate(hands, whole)
         sums = everything.tokens
-        gradient_norm = self._clip()
+        gradient_norm = clip(self._parameters.values(), self.config.max_grad_norm)
         # The ratio too: a loss that never weighs by mu would train on a broken mu unnoticed.
         if not all(map(_finite, (sums.loss, gradient_norm, sums.ratio))):
             raise StepError(
@@ -263,7 +269,8 @@ class Trainer:
                 "nothing was changed. Reject these groups or lower learner.<role>.lr"
             )
         lr = rate(self.config, self._learning, self.version, everything.samples)
-        self._optimizer.param_groups[0]["lr"] = lr
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
         self._optimizer.step()
         return Update(everything, gradient_norm, lr)
 
@@ -290,8 +297,10 @@ class Trainer:
 
     def _backward(self, hand: Hand, whole: Whole) -> Sums:
         """Gradients of one hand's micro-batches; returns their sums."""
-        sums = Sums(TokenSums(), VersionSums(), SampleSums())
+        sums, left = Sums(TokenSums(), VersionSums(), SampleSums()), len(hand.proximal)
         for micro, begun_with in zip(hand.batch.micro_batches, hand.proximal, strict=True):
+            left -= 1
+            self.model.before_backward(last=not left)
             reference: Tensor | None = None
             if self._loss.needs_reference:
                 with self.model.base():
@@ -342,15 +351,10 @@ class Trainer:
             found.append(torch.cat(moments))
         return second_moment_cutoff(torch.cat(self.ranks.gather(found)), threshold)
 
-    def _clip(self) -> float:
-        return float(
-            torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.config.max_grad_norm)
-        )
-
     def _optimizer_state(self) -> dict[str, Tensor]:
         """Adam's step and moments by parameter: `<parameter>::<exp_avg | exp_avg_sq | step>`."""
         return {
-            f"{name}::{key}": value.detach().cpu().clone()
+            f"{name}::{key}": whole(value.detach()).cpu().clone()
             for name, parameter in self._parameters.items()
             for key, value in self._optimizer.state.get(parameter, {}).items()
         }
@@ -365,8 +369,8 @@ class Trainer:
                     f"{self.role}'s optimiser state does not fit the model at {key}: the "
                     "checkpoint was made with another base or learner.lora_rank"
                 )
-            place = torch.device("cpu") if moment == "step" else parameter.device
-            state.setdefault(name, {})[moment] = value.to(place)
+            placed = value.cpu() if moment == "step" else as_part(value, parameter)
+            state.setdefault(name, {})[moment] = placed
         return state
 
 
