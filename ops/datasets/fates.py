@@ -1,0 +1,85 @@
+"""What became of each group: trained with rewards, rejected, or neither yet. Read once, first.
+
+Sixteen bytes a group, so that a row can be told its rewards, which stand far behind its events.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmzero_async.log.interface import View
+from mmzero_async.log.where import Where
+from mmzero_async.schemas.events import (
+    ROLES,
+    GroupRejected,
+    Rewarded,
+    Role,
+    StepCommitted,
+)
+from mmzero_async.schemas.ids import indices
+
+_WANTED = Where(kinds=("rewarded", "group_rejected", "step_committed"))
+Fate = Rewarded | GroupRejected | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A group's fate and where it stands."""
+
+    event: Fate
+    offset: int | None = None
+
+
+class Fates:
+    """Of all groups in the events [0, stop) of a log."""
+
+    def __init__(self, view: View, stop: int) -> None:
+        self._view = view
+        keys, offsets = array("Q"), array("Q")
+        self._steps: dict[str, list[int]] = {role: [] for role in ROLES}  # offsets
+        self._versions: dict[str, list[int]] = {role: [] for role in ROLES}
+        for record in view.scan(0, stop, _WANTED):
+            event = record.event()
+            match event:
+                case Rewarded() | GroupRejected():
+                    keys.append(_key(event.role, event.group))
+                    offsets.append(record.offset)
+                case StepCommitted():
+                    self._steps[event.role].append(record.offset)
+                    self._versions[event.role].append(event.version)
+                case _:
+                    pass
+        unsorted = np.array(keys, np.uint64)
+        order = np.argsort(unsorted, kind="stable")
+        self._keys, self._offsets = unsorted[order], np.array(offsets, np.uint64)[order]
+
+    def of(self, role: Role, group: str) -> Found:
+        for offset in self._candidates(_key(role, group)):
+            event = self._view.get(offset).event()
+            if isinstance(event, Rewarded | GroupRejected) and (
+                (event.role, event.group) == (role, group)
+            ):
+                return Found(event, offset)
+        return Found(None)
+
+    def newest_version(self, role: str, offset: int) -> int:
+        """That a step before the offset made; 0 before the first."""
+        count = bisect_left(self._steps.get(role, []), offset)
+        return self._versions[role][count - 1] if count else 0
+
+    def _candidates(self, key: int) -> Iterator[int]:
+        place = int(np.searchsorted(self._keys, np.uint64(key)))
+        while place < len(self._keys) and int(self._keys[place]) == key:
+            yield int(self._offsets[place])
+            place += 1
+
+
+def _key(role: Role, group: str) -> int:
+    """Some number for a group; two groups may have the same, which `of` looks through."""
+    place, *below = indices(group)
+    for number in (*below, *(0 for _ in range(2 - len(below)))):
+        place = place * 65_537 + number
+    return (place * len(ROLES) + ROLES.index(role)) % 2**64
