@@ -18,6 +18,7 @@ from mmzero_async.ops import (
     eval_commands,
     key_commands,
     log_commands,
+    log_exchange,
     log_retention,
     look_commands,
     replay_commands,
@@ -49,6 +50,7 @@ for command in (
     app.command()(command)
 app.command(name="eval")(eval_commands.eval_)
 log_commands.app.add_typer(log_retention.app)
+log_commands.app.add_typer(log_exchange.app)
 app.add_typer(log_commands.app, name="log")
 app.add_typer(key_commands.app, name="keys")
 app.command(name="run-cluster")(cluster_commands.run_cluster)

@@ -9,6 +9,7 @@ import typer
 from mmzero_async.config import ConfigError
 from mmzero_async.ops import replay as replays
 from mmzero_async.ops import summary
+from mmzero_async.ops import under as unders
 from mmzero_async.ops import what_if as what_ifs
 from mmzero_async.ops.command_line import (
     AsJson,
@@ -27,12 +28,17 @@ def replay(
     run: RunFolder,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="for --what-if, --train: section.key=value; [learner] needs none"),
+        typer.Argument(
+            help="for --what-if, --train, --under: section.key=value; [learner] needs none"
+        ),
     ] = None,
     audit: Annotated[bool, typer.Option("--audit", help="check every promise")] = False,
     step: Annotated[int, typer.Option(help="take this step again, bit by bit")] = 0,
     role: Annotated[str, typer.Option(help="whose step")] = "solver",
     what_if: Annotated[bool, typer.Option("--what-if", help="that step, otherwise")] = False,
+    under: Annotated[
+        bool, typer.Option("--under", help="rewards, groups and windows under other settings")
+    ] = False,
     train: Annotated[bool, typer.Option("--train", help="the whole learner, offline")] = False,
     steps: Annotated[int, typer.Option(help="of --train, the first so many; 0: all")] = 0,
     out: Annotated[Path | None, typer.Option(help="of --train, where versions go")] = None,
@@ -40,10 +46,14 @@ def replay(
 ) -> None:
     """Walk the log from its first event and rebuild counts, rewards and windows from it alone;
     with --step, take one committed step again and compare it bit by bit, with --what-if beside
-    itself under other settings; with --train, take every step again, or under other settings."""
+    itself under other settings; with --train, take every step again, or under other settings; with
+    --under, say what other settings would have made of every reward, group and window."""
     otherwise = [with_section(o, "learner") for o in overrides or []]
-    if otherwise and not (what_if or train):
-        raise ConfigError("a replay takes settings only with --what-if or --train")
+    if otherwise and not (what_if or train or under):
+        raise ConfigError("a replay takes settings only with --what-if, --train or --under")
+    if under:
+        _under(run, otherwise, as_json)
+        return
     if train:
         _retrain(run, otherwise, steps, out, as_json)
         return
@@ -75,6 +85,21 @@ def _role(name: str) -> Role:
         if role == name:
             return role
     raise ConfigError(f"--role {name!r}: choose one of {', '.join(ROLES)}")
+
+
+def _under(run: Path, otherwise: list[str], as_json: bool) -> None:
+    if not otherwise:
+        raise ConfigError(
+            "--under needs what is to be otherwise: "
+            "mmzero replay RUN --under filters.solver_easy_consistency=0.6"
+        )
+    with reading(run) as reader:
+        found = unders.figures(reader, otherwise)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        for line in unders.lines(found):
+            say(line)
 
 
 def _what_if(run: Path, role: str, step: int, otherwise: list[str], as_json: bool) -> None:

@@ -116,7 +116,7 @@ def test_it_is_told_side_by_side(run: Path) -> None:
     [
         (["--step", "2", "--what-if"], "needs a step and what is to be otherwise"),
         (["--what-if", "loss=dapo"], "needs a step and what is to be otherwise"),
-        (["--step", "2", "loss=dapo"], "only with --what-if or --train"),
+        (["--step", "2", "loss=dapo"], "only with --what-if, --train or --under"),
         (["--step", "2", "--what-if", "loss=ppo"], r"\$\.learner\.loss"),
         (["--step", "2", "--what-if", "lss=dapo"], "unknown field `lss`"),
         (["--step", "2", "--what-if", "loss_options.epsilon=0.1"], "unknown field"),

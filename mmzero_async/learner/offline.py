@@ -14,29 +14,20 @@ from itertools import islice
 from pathlib import Path
 
 from mmzero_async.config import Config, from_json
+from mmzero_async.learner.alternative import Alternative
 from mmzero_async.learner.checkpoint import Saved, relative_folder
 from mmzero_async.learner.errors import LearnerError
-from mmzero_async.learner.rebuild import NOT_FROM_THE_LOG
 from mmzero_async.learner.rerun import policy_for, ranks_of
-from mmzero_async.learner.scoring import Scored
 from mmzero_async.learner.step import StepResult, Trainer
-from mmzero_async.learner.windows import Candidates, events_from
+from mmzero_async.learner.windows import events_from
 from mmzero_async.log.reader import LogReader
-from mmzero_async.projections.admission import role_learning
-from mmzero_async.projections.pipeline import Pipeline
-from mmzero_async.projections.schedule import OUT_OF_PHASE
 from mmzero_async.schemas.events import (
     ROLES,
     GroupRejected,
-    Rewarded,
-    Role,
     RunStarted,
     StepCommitted,
-    UnknownEvent,
 )
 from mmzero_async.schemas.record import Record
-
-AS_IT_WAS = (*NOT_FROM_THE_LOG, OUT_OF_PHASE)  # rejections that are the run's under any settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +77,8 @@ class Offline:
 
     def __init__(self, run: Path, base: Path, reader: LogReader, out: Path, config: Config) -> None:
         self.reader, self.out, self.config = reader, out, config
-        self.events = events_from(reader)
-        self.pipeline = Pipeline()
-        self.candidates = Candidates(config)
-        self.settled: set[tuple[Role, str]] = set()  # groups that the run was done with
+        self.alternative = Alternative(config, events_from(reader), self._step)
+        self.retaken: Retaken | None = None
         policy = policy_for(base, config)
         self.trainers = {role: Trainer(policy, role, config.learner) for role in ROLES}
         for role, trainer in self.trainers.items():
@@ -99,60 +88,42 @@ class Offline:
 
     def apply(self, record: Record) -> Retaken | None:
         """Every record in offset order; what was made in the place of a committed step."""
-        event = record.event()
-        retaken = None
-        match event:
-            case StepCommitted():
-                retaken = self._step(event)
-                self.pipeline.schedule.apply(event)
-                self.settled.update((event.role, group) for group in event.groups)
-                event = UnknownEvent(kind="replaced", body=b"")
-            case GroupRejected() if event.reason not in AS_IT_WAS:
-                self.settled.add((event.role, event.group))
-                event = UnknownEvent(kind="replaced", body=b"")
-            case Rewarded():
-                event = UnknownEvent(kind="replaced", body=b"")
-            case _:
-                pass
-        self.pipeline.apply(record.offset, event)
-        return retaken
+        self.retaken = None
+        self.alternative.apply(record)
+        return self.retaken
 
-    def _step(self, committed: StepCommitted) -> Retaken:
-        role = committed.role
-        for rejection in self.candidates.refresh(self.pipeline, self.events):
-            # When the run's learner saw a group, in its phase or after, its own events say.
-            seen = (rejection.role, rejection.group) in self.settled
-            if rejection.reason != OUT_OF_PHASE or seen:
-                self.pipeline.book.apply(rejection)
-        ready, wanted = len(self.candidates.passed[role]), role_learning(self.config.learner, role)
-        if ready < wanted.groups:
-            return Retaken(committed, [], why_not=f"{ready} groups of the {wanted.groups} it needs")
-        window, chosen = self.candidates.window(role, self.events)
+    def _step(self, committed: StepCommitted) -> None:
+        self.retaken = self._retake(committed)
+
+    def _retake(self, committed: StepCommitted) -> Retaken:
+        role, alternative = committed.role, self.alternative
+        alternative.reject()
+        if why_not := alternative.missing(role):
+            return Retaken(committed, [], why_not=why_not)
+        window, chosen = alternative.window(role)
         groups = [scored.group.id for scored in chosen]
-        trainer, version = self.trainers[role], self.pipeline.policies.version(role) + 1
+        policies = alternative.pipeline.policies
+        trainer, version = self.trainers[role], policies.version(role) + 1
         trainer.ranks = ranks_of(committed)
         try:
             result = trainer.train(window, self.reader.blob)
         except LearnerError as error:
-            self._reject(role, chosen)
+            for group in groups:
+                rejected = GroupRejected(role=role, group=group, reason="untrainable")
+                alternative.pipeline.book.apply(rejected)
             return Retaken(committed, groups, why_not=str(error))
         saved = trainer.save(self.out, version)
-        made = StepCommitted(
-            role=role,
-            step=self.pipeline.policies.step[role] + 1,
-            version=version,
-            groups=groups,
-            offsets=[],
-            checkpoint=saved.checkpoint,
-            digest=saved.digest,
-            batch_digest=result.batch_digest,
-            metrics=result.metrics,
+        alternative.commit(
+            StepCommitted(
+                role=role,
+                step=policies.step[role] + 1,
+                version=version,
+                groups=groups,
+                offsets=[],
+                checkpoint=saved.checkpoint,
+                digest=saved.digest,
+                batch_digest=result.batch_digest,
+                metrics=result.metrics,
+            )
         )
-        self.pipeline.book.apply(made)
-        self.pipeline.policies.apply(made)
         return Retaken(committed, groups, result, saved.digest)
-
-    def _reject(self, role: Role, chosen: list[Scored]) -> None:
-        for scored in chosen:
-            rejected = GroupRejected(role=role, group=scored.group.id, reason="untrainable")
-            self.pipeline.book.apply(rejected)
