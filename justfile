@@ -31,6 +31,7 @@ test-fast *ARGS: setup
 # the slow suite alone
 [group('check')]
 test-slow *ARGS: setup
+    @bash ops/browser.sh
     {{python}} -m pytest -m slow --timeout 1500 {{ARGS}}
 
 # lint, format check and types
@@ -54,8 +55,8 @@ seedling *ARGS: setup
 # benchmarks beside rivals, one JSON line a figure: `just bench log`, `renderer`, `learner --quick`
 [group('check')]
 bench WHAT="" *ARGS: setup
-    @case "{{WHAT}}" in log|renderer|learner) {{python}} -m mmzero_async.ops.bench.{{WHAT}} {{ARGS}};; *) \
-        echo "just bench {{WHAT}}: not built yet; there is 'just bench log', 'just bench renderer' and 'just bench learner'" >&2; \
+    @case "{{WHAT}}" in log|renderer|learner|ui) {{python}} -m mmzero_async.ops.bench.{{WHAT}} {{ARGS}};; *) \
+        echo "just bench {{WHAT}}: not built yet; there is 'just bench log', 'just bench renderer', 'just bench learner' and 'just bench ui'" >&2; \
         exit 3;; esac
 
 # experiments behind a default, resumable, up to an hour on 2 cores: `just experiment staleness`, `schedules`, `time_to_accuracy`

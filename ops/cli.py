@@ -23,6 +23,7 @@ from mmzero_async.ops import (
     look_commands,
     replay_commands,
     run_commands,
+    ui_commands,
 )
 from mmzero_async.ops.cluster import commands as cluster_commands
 from mmzero_async.ops.cluster.render.commands import render as render_cluster
@@ -46,6 +47,7 @@ for command in (
     look_commands.trace,
     run_commands.metrics,
     dataset_commands.dataset,
+    ui_commands.ui,
 ):
     app.command()(command)
 app.command(name="eval")(eval_commands.eval_)

@@ -59,6 +59,8 @@ def test_every_folder_of_code_is_in_the_wheel_and_nothing_clashes(wheel: Path) -
         "rendering/fonts/DejaVuSans.ttf",
         "seedling/weights/model.safetensors",
         "seedling/weights/chat_template.jinja",
+        "ops/ui/static/index.html",
+        "ops/ui/static/vendor/uPlot.esm.js",
     ],
 )
 def test_what_the_code_reads_is_in_the_wheel(wheel: Path, needed: str) -> None:

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,13 +98,21 @@ def cost_of_keys(folder: Path, seconds: float) -> Iterator[Figure]:
 
 
 def ingest(
-    folder: Path, *, traffic: str, clients: int, window: int, seconds: float, keys: str = ""
+    folder: Path,
+    *,
+    traffic: str,
+    clients: int,
+    window: int,
+    seconds: float,
+    keys: str = "",
+    beside: Callable[[Path], AbstractContextManager[None]] | None = None,
 ) -> Ingested:
+    """`beside` goes on next to it, with the run's folder."""
     config = Config(log=LogConfig(port=0, keys=keys))
     run = folder / f"{traffic}-{clients}-{window}"
     run.mkdir()
     (run / "config.json").write_text(config.to_json())
-    with serving(run) as (server, url):
+    with serving(run) as (server, url), beside(run) if beside else nullcontext():
         before = _peak_of(server.pid)
         numbers = (str(clients), traffic, str(window))
         processes = [

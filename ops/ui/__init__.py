@@ -1,0 +1,1 @@
+"""The dashboard: `mmzero ui RUN`, one page over a live run or a finished log."""
