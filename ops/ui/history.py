@@ -51,7 +51,7 @@ class History:
     attendance: Attendance = field(default_factory=Attendance)
     tables: dict[Role, Table] = field(default_factory=lambda: {role: Table() for role in ROLES})
     rates: dict[str, Rate] = field(default_factory=dict)  # a stage
-    behind: dict[str, deque[float]] = field(default_factory=dict)  # versions, a stage's newest events
+    behind: dict[str, deque[float]] = field(default_factory=dict)  # versions, of a stage
     renders: Counter[str] = field(default_factory=Counter)  # "" is success
     shortcuts: Counter[str] = field(default_factory=Counter)
     evaluations: deque[Evaluated] = field(default_factory=lambda: deque(maxlen=EVALUATIONS))
