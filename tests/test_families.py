@@ -23,7 +23,8 @@ from mmzero_async.learner.model import PolicyModel, load
 from mmzero_async.learner.step import Trainer
 from mmzero_async.schemas.packing import pack_tokens
 
-SIDES = {"mimo-vl-7b": (756, 756), "smolvlm": (120, 60), "smolvlm2": (120, 60)}
+# Small, but several windows of attention, or several tiles; other sizes where they are the point.
+SIDES = {"mimo-vl-7b": (252, 168), "smolvlm": (120, 60), "smolvlm2": (120, 60)}
 ANSWERS = [[40, 41, 42], [43], [44, 45], [50, 51]]
 
 
@@ -67,14 +68,16 @@ def asked(small, words, policy, pictures: list[Image.Image], question: str) -> l
     return words.encode(text, add_special_tokens=False)
 
 
-def shown(small, words, policy, *, sizes=None, seed: int = 3) -> tuple[Window, Album]:
+def shown(
+    small, words, policy, *, sizes=None, seed: int = 3, answers=ANSWERS
+) -> tuple[Window, Album]:
     """A group that looks at a picture, and one that looks at none."""
     album = Album()
     images = [
         tiny_model.picture(seed + i, size) for i, size in enumerate(sizes or [SIDES[small.name]])
     ]
     prompt = asked(small, words, policy, images, "How many bars are there?")
-    seen = group("seen", prompt, ANSWERS, images=[album.add(image) for image in images])
+    seen = group("seen", prompt, answers, images=[album.add(image) for image in images])
     return Window("solver", (seen, group("plain", [60, 61, 62], [[70, 71], [72]]))), album
 
 
@@ -144,21 +147,32 @@ def test_a_prompt_with_any_token_of_a_picture_changed_is_refused(small, words, p
         assert told in refusal(policy.spec, [refused], album)
 
 
+def row_by_row(batch: Batch, found: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Of each sample its log-probabilities, in the order of its tokens: however it was batched."""
+    rows = {}
+    for micro, values in zip(batch.micro_batches, found, strict=True):
+        for i, start in enumerate(micro.prompt_lengths.tolist()):
+            drawn = int(micro.mask[i].sum())
+            rows[tuple(micro.input_ids[i, : start + drawn].tolist())] = values[i, :drawn]
+    return [rows[ids] for ids in sorted(rows)]
+
+
 def test_log_probabilities_are_those_of_transformers_with_pictures_and_without(
     small, words, policy
 ):
     window, album = shown(small, words, policy)
-    for budget in (1, 4096):
-        batch = tensors(policy, window, album, budget)
-        expected = independently(small, batch)
-        assert min(one.min() for one in expected) < -3
-        for ours, theirs in zip(logprobs(policy, batch), expected, strict=True):
+    together, alone = (tensors(policy, window, album, budget) for budget in (4096, 1))
+    assert len(together.micro_batches) < len(alone.micro_batches)
+    expected = row_by_row(together, independently(small, together))
+    assert len(expected) == 6 and min(one.min() for one in expected) < -3
+    for batch in (together, alone):
+        for ours, theirs in zip(row_by_row(batch, logprobs(policy, batch)), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=5e-5)
 
 
 def test_two_pictures_of_different_sizes_find_their_places(small, words, policy):
     sizes = list(small.picture_tokens)[::-1]
-    window, album = shown(small, words, policy, sizes=sizes)
+    window, album = shown(small, words, policy, sizes=sizes, answers=ANSWERS[:1])
     batch = tensors(policy, replace(window, groups=window.groups[:1]), album)
     for ours, theirs in zip(logprobs(policy, batch), independently(small, batch), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=5e-5)
