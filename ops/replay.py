@@ -6,6 +6,8 @@ Each question walks the log once in bounded memory; nothing is written and no pr
 from pathlib import Path
 from typing import Any
 
+from mmzero_async.learner.rebuild import Rebuild
+from mmzero_async.learner.windows import events_from
 from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.what_if import base_of
 from mmzero_async.projections.audit import Audit
@@ -47,10 +49,6 @@ def audit_lines(found: Audit) -> list[str]:
 
 def rebuild_figures(reader: LogReader) -> dict[str, Any]:
     """Rewards and windows made anew and compared; `differences` is empty where all agree."""
-    # Seconds of torch, which the commands that only read need not wait for.
-    from mmzero_async.learner.rebuild import Rebuild
-    from mmzero_async.learner.windows import events_from
-
     rebuild = Rebuild(events_from(reader))
     for record in reader.scan():
         rebuild.apply(record)
@@ -66,7 +64,7 @@ def rebuild_figures(reader: LogReader) -> dict[str, Any]:
 
 def rerun_figures(folder: Path, reader: LogReader, role: Role, step: int) -> list[dict[str, Any]]:
     """One committed step taken again, each figure beside the committed one."""
-    from mmzero_async.learner.rerun import rerun  # seconds of torch, as above
+    from mmzero_async.learner.rerun import rerun  # seconds of torch, which others need not
 
     return [
         {"figure": c.name, "committed": c.committed, "again": c.again, "equal": c.equal}

@@ -1,11 +1,14 @@
 """Fixtures of more than one file. Heavy imports stand inside, for the tests that need none."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+# One thread each, as the supervisor starts its processes: the models are tiny, the tests many.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A busy machine must not fail a property.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

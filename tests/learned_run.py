@@ -83,7 +83,7 @@ class LearnedRun:
         (folder / "base_model").write_text(str(base))
         self.events: list[Event] = []
         self.pipeline, self.candidates = Pipeline(), Candidates(self.config)
-        self.writer = LogWriter(folder / "log", run=folder.name, map_gib=1)
+        self.writer = LogWriter(folder / "log", run=folder.name, map_gib=1, sync="nosync")
         policy = policy_for(base, self.config)
         self.trainers = {role: Trainer(policy, role, self.config.learner) for role in ROLES}
         for trainer in self.trainers.values():

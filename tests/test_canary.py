@@ -1,11 +1,10 @@
 """Pictures take part in the loss, or the run stops: a model whose pictures are cut off is found."""
 
 import asyncio
-import contextlib
 import os
 import shutil
-import sys
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,14 @@ import tiny_model
 import torch
 from fake_engine import FakeEngine
 from learned_run import LearnedRun, believable
+from nursery import Child, Nursery
 from test_windows import grown
 from tiny_model import Album, group, looking, picture
 from transformers import Qwen3VLForConditionalGeneration
 
-from mmzero_async.learner.batch import Window
 from mmzero_async.learner.errors import LearnerError, PicturesUnseen
 from mmzero_async.learner.step import Trainer
+from mmzero_async.learner.window import Window
 from mmzero_async.log.reader import LogReader
 from mmzero_async.schemas.events import Paced, StepCommitted, WorkerFailed
 
@@ -85,41 +85,43 @@ def test_a_model_whose_pictures_are_cut_off_is_refused_and_says_so(blind_folder)
 # --- the process ----------------------------------------------------------------------------------
 
 
-async def process(module: str, run: Path, *options: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", f"mmzero_async.workers.{module}", "--run-dir", str(run), *options),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery(*(f"mmzero_async.workers.{module}" for module in ("log_server", "learner"))) as it:
+        yield it
 
 
-async def ended(child: asyncio.subprocess.Process) -> bool:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(0.2):
-            await child.wait()
-    return child.returncode is not None
+async def ended(child: Child) -> bool:
+    await asyncio.sleep(0.1)
+    return child.poll() is not None
 
 
 async def learner_of(
-    run: Path, engine_url: str, enough: Callable[[], object]
+    nursery: Nursery, run: Path, engine_url: str, enough: Callable[[], object]
 ) -> tuple[int | None, str]:
     """The learner's exit status and last words; None if it was still running when it was enough."""
-    server = await process("log_server", run, "--port", "0")
-    learner = None
+    children: list[Child] = []
+
+    def start(module: str, *options: str) -> Child:
+        arguments = ["--run-dir", run, *options]
+        target = f"mmzero_async.workers.{module}:main"
+        children.append(nursery.start(target, arguments, run / f"{module}.out"))
+        return children[-1]
+
+    server = start("log_server", "--port", "0")
     try:
         while not (run / "log.url").exists():
             assert not await ended(server)
-        learner = await process("learner", run, "--worker", "learner-0", "--engine-url", engine_url)
+        learner = start("learner", "--worker", "learner-0", "--engine-url", engine_url)
         while not await ended(learner):
             if enough():
                 return None, ""
-        _, words = await learner.communicate()
-        return learner.returncode, words.decode()
+        return learner.status, learner.last_words()
     finally:
-        for child in (learner, server):
-            if child is not None and child.returncode is None:
-                child.terminate()
-                await child.wait()
+        for child in reversed(children):
+            child.send(signal.SIGTERM)
+            while not await ended(child):
+                pass
 
 
 def events(run: Path, kind: type) -> list:
@@ -142,11 +144,13 @@ def waiting(folder: Path, base: Path) -> Path:
 
 @pytest.mark.timeout(600)
 async def test_a_run_on_a_model_without_pictures_is_stopped_before_its_first_step(
-    blind_folder: Path, tiny_folder: Path, tmp_path: Path
+    nursery: Nursery, blind_folder: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     async with FakeEngine() as engine:
         run = waiting(tmp_path / "blind", blind_folder)
-        status, words = await learner_of(run, engine.url, lambda: events(run, StepCommitted))
+        status, words = await learner_of(
+            nursery, run, engine.url, lambda: events(run, StepCommitted)
+        )
         # The status at which the supervisor ends the run instead of starting it anew.
         assert status == os.EX_CONFIG
         assert "do not depend on the pictures" in words and "Traceback" not in words
@@ -157,7 +161,10 @@ async def test_a_run_on_a_model_without_pictures_is_stopped_before_its_first_ste
         run = waiting(tmp_path / "seeing", tiny_folder)
         said = run / "logs" / "learner-0.jsonl"
         status, words = await learner_of(
-            run, engine.url, lambda: said.exists() and "staleness tightened" in said.read_text()
+            nursery,
+            run,
+            engine.url,
+            lambda: said.exists() and "staleness tightened" in said.read_text(),
         )
         assert (status, words) == (None, "")
         metrics = events(run, StepCommitted)[0].metrics

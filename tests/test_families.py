@@ -16,11 +16,12 @@ from transformers.utils import is_num2words_available
 
 from mmzero_async import families
 from mmzero_async.engines.model import check_model
-from mmzero_async.learner.batch import Batch, Window, build
+from mmzero_async.learner.batch import Batch, build
 from mmzero_async.learner.errors import LearnerError
 from mmzero_async.learner.full import FullModel
 from mmzero_async.learner.model import PolicyModel, load
 from mmzero_async.learner.step import Trainer
+from mmzero_async.learner.window import Window
 from mmzero_async.schemas.packing import pack_tokens
 
 # Small, but several windows of attention, or several tiles; other sizes where they are the point.

@@ -22,9 +22,10 @@ from mmzero_async.engines.errors import EngineUnavailable
 from mmzero_async.engines.launch import BASE_POLICY, installed
 from mmzero_async.engines.publisher import AdapterPublisher
 from mmzero_async.engines.server import VllmServer
-from mmzero_async.learner.batch import GroupBatch, Window, build
+from mmzero_async.learner.batch import build
 from mmzero_async.learner.model import load
 from mmzero_async.learner.step import Trainer
+from mmzero_async.learner.window import GroupBatch, Window
 from mmzero_async.roles.prompts import load_templates, solver_messages
 from mmzero_async.schemas.events import Generation, Sampling
 from mmzero_async.schemas.packing import unpack_logprobs

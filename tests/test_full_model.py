@@ -15,10 +15,11 @@ from transformers import (
 
 from mmzero_async import config as configuration
 from mmzero_async.config import ConfigError
-from mmzero_async.learner.batch import Batch, Window, build
+from mmzero_async.learner.batch import Batch, build
 from mmzero_async.learner.errors import CheckpointError
 from mmzero_async.learner.full import FullModel
 from mmzero_async.learner.rerun import policy_for
+from mmzero_async.learner.window import Window
 from mmzero_async.schemas.events import Role
 
 pytestmark = pytest.mark.usefixtures("deterministic")

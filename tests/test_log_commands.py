@@ -164,7 +164,7 @@ def test_backup_and_verify_of_a_log_that_is_being_written_are_clean_and_whole(
     )
     assert writer.stdout is not None
     try:
-        while int(writer.stdout.readline()) < 2000:
+        while int(writer.stdout.readline()) < 400:
             pass
         for attempt in range(2):
             acknowledged = last_line(writer)

@@ -31,9 +31,10 @@ from transformers import (
 from mmzero_async.config import Config, RoleLearning, load
 from mmzero_async.engines.model import check_model
 from mmzero_async.learner import model as learner_model
-from mmzero_async.learner.batch import Window, build
+from mmzero_async.learner.batch import build
 from mmzero_async.learner.errors import LearnerError
 from mmzero_async.learner.step import Trainer
+from mmzero_async.learner.window import Window
 from mmzero_async.roles.prompts import load_templates, solver_messages
 from mmzero_async.schemas.events import ROLES
 from mmzero_async.seedling import tokenizer

@@ -109,6 +109,12 @@ def unchecked() -> Iterator[Rig]:
     )
 
 
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Rig]:
+    """One for those of them that only the clock ends."""
+    yield from opened(SHORT, "matplotlib", command=(sys.executable, "-c", UNCHECKED))
+
+
 def children_of(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -176,14 +182,15 @@ def test_an_attempt_that_succeeds_would_be_seen(unchecked: Rig) -> None:
 
 @pytest.mark.parametrize("name", VIOLENT)
 def test_however_a_program_ends_its_process_it_costs_one_failure(
-    unchecked: Rig, world: World, name: str
+    request: pytest.FixtureRequest, world: World, name: str
 ) -> None:
     text, kinds = VIOLENT[name]
-    before = unchecked[1].pids
-    outcome = draw(unchecked, TOOLS + text)
+    rig: Rig = request.getfixturevalue("impatient" if "timeout" in kinds else "unchecked")
+    before = rig[1].pids
+    outcome = draw(rig, TOOLS + text)
     assert isinstance(outcome, RenderFailure) and outcome.kind in kinds, outcome
     assert world.changed() is None
-    assert_sound(unchecked, before)
+    assert_sound(rig, before)
 
 
 def test_what_a_program_does_to_its_process_never_reaches_the_next(unchecked: Rig) -> None:

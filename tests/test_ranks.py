@@ -10,11 +10,12 @@ from torch import Tensor
 
 from mmzero_async.config import RoleLearning
 from mmzero_async.families import Pictures
-from mmzero_async.learner.batch import Batch, Window, build
+from mmzero_async.learner.batch import Batch, build
 from mmzero_async.learner.errors import StepError
 from mmzero_async.learner.full import FullModel
 from mmzero_async.learner.ranks import deal
 from mmzero_async.learner.step import StepResult
+from mmzero_async.learner.window import Window
 from mmzero_async.loss_options import LossOptions
 
 pytestmark = pytest.mark.usefixtures("deterministic")

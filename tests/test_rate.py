@@ -14,12 +14,12 @@ from tiny_model import Album, group, sample
 from typer.testing import CliRunner
 
 from mmzero_async.config import RoleLearning
-from mmzero_async.learner.batch import Window
 from mmzero_async.learner.losses import Tokens
 from mmzero_async.learner.offline import config_of, retrain
 from mmzero_async.learner.ranks import Ranks
 from mmzero_async.learner.rate import SampleSums, rate, sample_sums
 from mmzero_async.learner.step import Trainer
+from mmzero_async.learner.window import Window
 from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.cli import app
 from mmzero_async.schemas.events import StepCommitted

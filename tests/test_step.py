@@ -13,9 +13,10 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from mmzero_async.config import RoleLearning
 from mmzero_async.learner import checkpoint
-from mmzero_async.learner.batch import Batch, Window, batch_digest, build
+from mmzero_async.learner.batch import Batch, batch_digest, build
 from mmzero_async.learner.errors import CheckpointError, LearnerError, StepError, WindowError
 from mmzero_async.learner.model import PolicyModel
+from mmzero_async.learner.window import Window
 from mmzero_async.schemas.events import ROLES, Role
 
 pytestmark = pytest.mark.usefixtures("deterministic")

@@ -10,7 +10,7 @@ import torch
 from tiny_model import Album, group, sample
 
 from mmzero_async.config import ConfigError, RoleLearning
-from mmzero_async.learner.batch import GroupBatch, Window, batch_digest, build
+from mmzero_async.learner.batch import batch_digest, build
 from mmzero_async.learner.errors import StepError, WindowError
 from mmzero_async.learner.losses import (
     Tokens,
@@ -20,6 +20,7 @@ from mmzero_async.learner.losses import (
     truncated_importance_loss,
 )
 from mmzero_async.learner.step import StepResult, Trainer
+from mmzero_async.learner.window import GroupBatch, Window
 from mmzero_async.loss_options import LossName, LossOptions
 from mmzero_async.schemas.events import Sample, Sampling, VersionSpan
 

@@ -1,5 +1,7 @@
 """A seedling with random weights, and windows for it: what the learner's tests train on."""
 
+import copy
+import functools
 import io
 import random
 from collections.abc import Mapping, Sequence
@@ -13,9 +15,10 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from mmzero_async.config import LearnerConfig, RoleLearning
-from mmzero_async.learner.batch import Batch, GroupBatch, InputSpec, Window, build
+from mmzero_async.learner.batch import Batch, InputSpec, build
 from mmzero_async.learner.errors import LearnerError, WindowError
 from mmzero_async.learner.model import PolicyModel, load
+from mmzero_async.learner.window import GroupBatch, Window
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import Generation, Role, Sample, Sampling, VersionSpan
 from mmzero_async.schemas.packing import pack_logprobs, pack_tokens
@@ -51,7 +54,13 @@ def save(folder: Path) -> Path:
 
 
 def policy(folder: Path, **changes: int) -> PolicyModel:
-    return load(folder, **{"rank": RANK, "alpha": ALPHA, "seed": SEED, **changes})
+    """A model of its own for whoever asks: a copy of one that was read from disk once."""
+    return copy.deepcopy(_loaded(folder, tuple(sorted(changes.items()))))
+
+
+@functools.cache
+def _loaded(folder: Path, changes: tuple[tuple[str, int], ...]) -> PolicyModel:
+    return load(folder, **{"rank": RANK, "alpha": ALPHA, "seed": SEED, **dict(changes)})
 
 
 def config(**changes: object) -> LearnerConfig:

@@ -10,12 +10,12 @@ import torch
 from tiny_model import Album
 from torch import Tensor
 
-from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.full import FullModel
 from mmzero_async.learner.model import PolicyModel
 from mmzero_async.learner.ranks import Ranks
 from mmzero_async.learner.step import StepResult, Trainer, make_deterministic
+from mmzero_async.learner.window import Window
 from mmzero_async.schemas.events import Role
 
 ALBUM = Album()

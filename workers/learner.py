@@ -24,7 +24,6 @@ from mmzero_async.engines.publisher import AdapterPublisher, Publisher
 from mmzero_async.engines.weight_client import WeightClient
 from mmzero_async.engines.weight_publisher import WeightPublisher
 from mmzero_async.learner import checkpoint, measured
-from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.committed import committed_step
 from mmzero_async.learner.errors import LearnerError, PicturesUnseen, RanksError
@@ -32,6 +31,7 @@ from mmzero_async.learner.model import PolicyModel
 from mmzero_async.learner.rerun import policy_for
 from mmzero_async.learner.start import source_of
 from mmzero_async.learner.step import StepResult, Trainer
+from mmzero_async.learner.window import Window
 from mmzero_async.learner.windows import Candidates, events_from
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.interface import Reader

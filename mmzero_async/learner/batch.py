@@ -18,31 +18,12 @@ from torch import Tensor
 
 from mmzero_async.families import Pictures, Reader
 from mmzero_async.learner.errors import WindowError
+from mmzero_async.learner.window import GroupBatch, Window
 from mmzero_async.roles.filters import truncated
-from mmzero_async.schemas.events import Generation, Role
 from mmzero_async.schemas.packing import unpack_logprobs, unpack_tokens
 
 Blobs = Callable[[str], bytes]  # digest -> the PNG's bytes
 Array = TypeVar("Array")
-
-
-@dataclass(frozen=True, slots=True)
-class GroupBatch:
-    """One complete group: its samples, a reward and an advantage each, where the log has them."""
-
-    group: str
-    generation: Generation
-    rewards: Sequence[float]
-    advantages: Sequence[float]
-    offsets: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What one optimiser step of one role is made from. The order of groups is part of it."""
-
-    role: Role
-    groups: tuple[GroupBatch, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,13 +26,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mmzero_async.config import LearnerConfig
-from mmzero_async.learner.batch import Blobs, Window
+from mmzero_async.learner.batch import Blobs
 from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.errors import LearnerError, RanksError
 from mmzero_async.learner.model import PolicyModel
 from mmzero_async.learner.parts import is_part
 from mmzero_async.learner.ranks import Gradients, Ranks
 from mmzero_async.learner.step import StepResult, Trainer
+from mmzero_async.learner.window import Window
 from mmzero_async.scale_options import LAUNCHER
 from mmzero_async.schemas.events import ROLES, Role
 

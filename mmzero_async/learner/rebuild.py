@@ -7,8 +7,8 @@ filters are chosen and scored anew. Knows no weights: it needs the log alone and
 from dataclasses import dataclass, field
 
 from mmzero_async.config import Config, from_json
-from mmzero_async.learner.batch import Window
 from mmzero_async.learner.scoring import Scored
+from mmzero_async.learner.window import Window
 from mmzero_async.learner.windows import Candidates, Events
 from mmzero_async.projections.lineage import CompleteGroup
 from mmzero_async.projections.pipeline import Pipeline

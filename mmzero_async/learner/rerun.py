@@ -11,7 +11,6 @@ from pathlib import Path
 
 from mmzero_async.config import Config
 from mmzero_async.learner import model
-from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved, relative_folder
 from mmzero_async.learner.errors import LearnerError
 from mmzero_async.learner.full import FullModel
@@ -20,6 +19,7 @@ from mmzero_async.learner.ranks import Ranks
 from mmzero_async.learner.rebuild import Rebuild
 from mmzero_async.learner.scoring import Scored
 from mmzero_async.learner.step import StepResult, Trainer, make_deterministic
+from mmzero_async.learner.window import Window
 from mmzero_async.learner.windows import events_from
 from mmzero_async.log.reader import LogReader
 from mmzero_async.projections.lineage import CompleteGroup

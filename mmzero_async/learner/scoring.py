@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmzero_async.config import Config
-from mmzero_async.learner.batch import GroupBatch
+from mmzero_async.learner.window import GroupBatch
 from mmzero_async.projections import structures
 from mmzero_async.projections.lineage import CompleteGroup
 from mmzero_async.roles import coder, filters, proposer, solver

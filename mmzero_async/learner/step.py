@@ -19,7 +19,7 @@ from torch import Tensor
 from mmzero_async.config import LearnerConfig, RoleLearning
 from mmzero_async.families import Views
 from mmzero_async.learner import canary, checkpoint
-from mmzero_async.learner.batch import Batch, Blobs, MicroBatch, Window, batch_digest, build
+from mmzero_async.learner.batch import Batch, Blobs, MicroBatch, batch_digest, build
 from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.errors import CheckpointError, StepError
 from mmzero_async.learner.losses import (
@@ -36,6 +36,7 @@ from mmzero_async.learner.model import PolicyModel
 from mmzero_async.learner.parts import as_part, clip, optimised, whole
 from mmzero_async.learner.ranks import Ranks, deal
 from mmzero_async.learner.rate import SampleSums, rate, sample_sums
+from mmzero_async.learner.window import Window
 from mmzero_async.roles.filters import truncated
 from mmzero_async.schemas.events import Role
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import msgspec
 
 from mmzero_async.config import Config
-from mmzero_async.learner.batch import Window
 from mmzero_async.learner.errors import LearnerError
 from mmzero_async.learner.rerun import Moment, Taken, moment_of, take
 from mmzero_async.learner.scoring import Scored, score
 from mmzero_async.learner.settings import other_settings
+from mmzero_async.learner.window import Window
 from mmzero_async.learner.windows import Candidates, Events, captions, events_from, final_form
 from mmzero_async.log.reader import LogReader
 from mmzero_async.projections.admission import role_learning

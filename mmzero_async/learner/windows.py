@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mmzero_async.config import Config
-from mmzero_async.learner.batch import Window
 from mmzero_async.learner.scoring import Scored, score
+from mmzero_async.learner.window import Window
 from mmzero_async.log.interface import View
 from mmzero_async.projections.admission import role_learning
 from mmzero_async.projections.lineage import CompleteGroup

@@ -31,7 +31,7 @@ from mmzero_async.transport.sockets import read_server_socket
 MOST_WAITING = 1024  # readers that follow; more are answered at once
 _TURN = 64  # requests between two looks at those who wait
 REVOKED = "the key that this connection came in with is not authorised any more"
-_LOOK_MS, _IDLE_MS = 50, 500
+_LOOK_MS = 50  # between two looks at whether to stop, and at those who wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class ReadServer:
     def run(self) -> None:
         try:
             while not self._stopping:
-                self._socket.poll(_LOOK_MS if self._waiting else _IDLE_MS)
+                self._socket.poll(_LOOK_MS)
                 self._turn()
                 self._metrics.beat(ready=True)
         finally:

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer
 
-from mmzero_async.learner.batch import GroupBatch, Window, build
+from mmzero_async.learner.batch import build
 from mmzero_async.learner.model import PolicyModel
+from mmzero_async.learner.window import GroupBatch, Window
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import Generation, Sample, Sampling, VersionSpan
 from mmzero_async.schemas.packing import pack_logprobs, pack_tokens

@@ -12,9 +12,9 @@ from mmzero_async import telemetry
 from mmzero_async.config import from_json
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.publisher import AdapterPublisher
-from mmzero_async.learner.batch import Window
 from mmzero_async.learner.checkpoint import Saved
 from mmzero_async.learner.step import StepResult
+from mmzero_async.learner.window import Window
 from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.bench.fixed_latency import serve
 from mmzero_async.ops.rundir import weights_digest

@@ -16,8 +16,8 @@ from mmzero_async.config import Config
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.launch import BASE_POLICY
 from mmzero_async.learner import model
-from mmzero_async.learner.batch import GroupBatch, Window
 from mmzero_async.learner.step import StepResult, Trainer
+from mmzero_async.learner.window import GroupBatch, Window
 from mmzero_async.ops.evaluate import evaluate
 from mmzero_async.rendering.pool import Picture, RenderPool
 from mmzero_async.roles import filters, prompts, solver
