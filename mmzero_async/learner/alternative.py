@@ -7,9 +7,9 @@ log's; windows, rejections and what is consumed are those of a configuration. Kn
 from collections.abc import Callable
 
 from mmzero_async.config import Config
-from mmzero_async.learner.batch import Window
 from mmzero_async.learner.rebuild import NOT_FROM_THE_LOG
 from mmzero_async.learner.scoring import Scored
+from mmzero_async.learner.window import Window
 from mmzero_async.learner.windows import Candidates, Events
 from mmzero_async.projections.admission import role_learning
 from mmzero_async.projections.lineage import CompleteGroup
