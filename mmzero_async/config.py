@@ -21,6 +21,7 @@ from mmzero_async.schedule_options import ScheduleOptions, impossible
 from mmzero_async.schemas.events import ROLES
 from mmzero_async.shortcut_options import ShortcutConfig
 from mmzero_async.telemetry_options import LogsOptions, MetricsOptions
+from mmzero_async.tracker_options import TrackerOptions
 from mmzero_async.weight_options import WeightOptions, unservable
 
 
@@ -256,6 +257,7 @@ class Config(_Section, frozen=True, kw_only=True):
     eval: EvalConfig = EvalConfig()
     logs: LogsOptions = LogsOptions()
     metrics: MetricsOptions = MetricsOptions()
+    tracker: TrackerOptions = TrackerOptions()
     templates: str = "seedling"  # folder under roles/templates
 
     def to_json(self) -> str:

@@ -16,6 +16,7 @@ from mmzero_async.log.errors import LogError
 from mmzero_async.ops import (
     dataset_commands,
     eval_commands,
+    export_commands,
     key_commands,
     log_commands,
     log_exchange,
@@ -23,13 +24,16 @@ from mmzero_async.ops import (
     look_commands,
     replay_commands,
     run_commands,
+    track_commands,
     ui_commands,
 )
 from mmzero_async.ops.cluster import commands as cluster_commands
 from mmzero_async.ops.cluster.render.commands import render as render_cluster
+from mmzero_async.ops.command_line import complain
 from mmzero_async.ops.errors import ProcessKeepsDying, RunLost
 from mmzero_async.ports import PortTaken
 from mmzero_async.schemas.record import RecordDamaged
+from mmzero_async.trackers.port import TrackerUnusable
 from mmzero_async.transport.errors import TransportError
 
 app = typer.Typer(
@@ -46,11 +50,13 @@ for command in (
     look_commands.why,
     look_commands.trace,
     run_commands.metrics,
+    track_commands.track,
     dataset_commands.dataset,
     ui_commands.ui,
 ):
     app.command()(command)
 app.command(name="eval")(eval_commands.eval_)
+app.command(name="export-model")(export_commands.export_model)
 log_commands.app.add_typer(log_retention.app)
 log_commands.app.add_typer(log_exchange.app)
 app.add_typer(log_commands.app, name="log")
@@ -68,6 +74,7 @@ ERRORS = (
     PortTaken,
     ProcessKeepsDying,
     RunLost,
+    TrackerUnusable,
     RecordDamaged,
     FileNotFoundError,
     ValueError,
@@ -80,7 +87,7 @@ def main() -> None:
         app()
     except* ERRORS as group:
         for error in _leaves(group):
-            typer.secho(f"mmzero: {error}", fg="red", err=True)
+            complain(f"mmzero: {error}")
         sys.exit(1)
 
 

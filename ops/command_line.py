@@ -8,18 +8,26 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mmzero_async.config import ConfigError
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader, LogStats
 from mmzero_async.projections.report import Report
+from mmzero_async.schemas.events import ROLES, Role
 
 RunFolder = Annotated[Path, typer.Argument(help="a run's folder, or its name under runs/")]
 AsJson = Annotated[bool, typer.Option("--json", help="figures for programs")]
-console = Console(highlight=False)
+console = Console(highlight=False)  # keeps NO_COLOR
+_complaints = Console(highlight=False, stderr=True)
 
 
 def say(text: str, style: str | None = None) -> None:
     """One line for people; where there is no terminal it stays one line."""
     console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """One line on standard error."""
+    _complaints.print(text, style="red", markup=False, soft_wrap=True)
 
 
 def run_folder(path: Path) -> Path:
@@ -46,6 +54,14 @@ def report_of(path: Path) -> tuple[Report, LogStats]:
         for record in reader.scan():
             report.apply(record)
         return report, reader.stats()
+
+
+def role_named(name: str) -> Role:
+    """ConfigError for a word that is no role."""
+    for role in ROLES:
+        if role == name:
+            return role
+    raise ConfigError(f"--role {name!r}: choose one of {', '.join(ROLES)}")
 
 
 def with_section(override: str, section: str) -> str:

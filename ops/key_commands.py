@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmzero_async.ops.command_line import say
 from mmzero_async.transport.keys import (
     AUTHORIZED,
     LOCAL_KEY,
@@ -73,7 +74,7 @@ def show(folder: KeyFolder, as_json: AsJson = False) -> None:
             names = client.producers if client.producers == "*" else f"{client.producers}[.*]"
             typer.echo(f"{client.public.decode()}  {client.name}, writes as {names}")
         for problem in problems:
-            typer.secho(f"  {problem}", fg="red")
+            say(f"  {problem}", "red")
         typer.echo(f"{len(clients)} in {folder / AUTHORIZED}: delete a file to revoke its key")
     if problems:
         raise typer.Exit(1)

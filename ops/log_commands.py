@@ -26,6 +26,7 @@ from mmzero_async.log.verify import verify as verify_log
 from mmzero_async.log.where import Where, parse_where
 from mmzero_async.log.writer import LogWriter
 from mmzero_async.ops import scan as scans
+from mmzero_async.ops.command_line import say
 from mmzero_async.schemas.events import KINDS
 from mmzero_async.schemas.record import Record
 from mmzero_async.transport.keys import client_keys
@@ -94,7 +95,7 @@ def verify(run: RunFolder, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(found.figures()))
     else:
         for line in verify_lines(found):
-            typer.secho(line, fg="red" if line.startswith("  ") else None)
+            say(line, "red" if line.startswith("  ") else None)
     if not found.clean:
         raise typer.Exit(1)
 

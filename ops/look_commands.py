@@ -8,6 +8,7 @@ import typer
 from mmzero_async.config import ConfigError
 from mmzero_async.log.errors import LogError
 from mmzero_async.ops import log_commands, otlp
+from mmzero_async.ops import scan as scans
 from mmzero_async.ops import tail as tails
 from mmzero_async.ops import trace as traces
 from mmzero_async.ops import why as reasons
@@ -66,17 +67,22 @@ def trace(
     to: Annotated[
         str, typer.Option("--otlp", help="send it to an OpenTelemetry collector, http://host:4318")
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """One lineage (g12, g12.s0, g12.s0.d3) from proposal to gradient step."""
     with log_commands.reading_anywhere(run, key) as reader:
+        found = False
         if to:
             spans = traces.spans_of(reader, lineage)
             found = bool(spans)
             if found:
                 otlp.export(spans, reader.run, lineage, to)
                 say(f"{len(spans)} spans, trace {trace_id(reader.run, lineage):032x}")
+        elif as_json:
+            for record in traces.records(reader, lineage):
+                found = True
+                print(scans.figures(record).decode())
         else:
-            found = False
             for line in traces.trace(reader, lineage):
                 found = True
                 say(line)

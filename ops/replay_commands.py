@@ -16,12 +16,12 @@ from mmzero_async.ops.command_line import (
     RunFolder,
     reading,
     report_of,
+    role_named,
     run_folder,
     say,
     with_section,
 )
 from mmzero_async.ops.run_commands import show
-from mmzero_async.schemas.events import ROLES, Role
 
 
 def replay(
@@ -80,13 +80,6 @@ def replay(
         raise typer.Exit(1)
 
 
-def _role(name: str) -> Role:
-    for role in ROLES:
-        if role == name:
-            return role
-    raise ConfigError(f"--role {name!r}: choose one of {', '.join(ROLES)}")
-
-
 def _under(run: Path, otherwise: list[str], as_json: bool) -> None:
     if not otherwise:
         raise ConfigError(
@@ -109,7 +102,7 @@ def _what_if(run: Path, role: str, step: int, otherwise: list[str], as_json: boo
             "mmzero replay RUN --step 7 --role solver --what-if loss=dapo"
         )
     with reading(run) as reader:
-        found = what_ifs.figures(run_folder(run), reader, _role(role), step, otherwise)
+        found = what_ifs.figures(run_folder(run), reader, role_named(role), step, otherwise)
     if as_json:
         print(json.dumps(found))
     else:
@@ -136,7 +129,7 @@ def _retrain(run: Path, otherwise: list[str], steps: int, out: Path | None, as_j
 
 def _again(run: Path, role: str, step: int, as_json: bool) -> None:
     with reading(run) as reader:
-        found = replays.rerun_figures(run_folder(run), reader, _role(role), step)
+        found = replays.rerun_figures(run_folder(run), reader, role_named(role), step)
     if as_json:
         print(json.dumps(found))
     else:

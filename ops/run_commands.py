@@ -2,24 +2,29 @@
 
 import asyncio
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mmzero_async import config as configuration
-from mmzero_async.log.reader import LogStats
-from mmzero_async.ops import summary
+from mmzero_async.config import Config
+from mmzero_async.log.reader import LogReader, LogStats
+from mmzero_async.ops import summary, view
 from mmzero_async.ops.command_line import (
     AsJson,
     RunFolder,
+    console,
+    reading,
     report_of,
     run_folder,
     say,
     with_section,
 )
+from mmzero_async.ops.display import display, on_terminal
 from mmzero_async.projections.report import Report
-from mmzero_async.schemas.events import ROLES
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="section.key=value; [run] needs no section")
@@ -28,7 +33,7 @@ Overrides = Annotated[
 
 def show(report: Report, stats: LogStats, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(summary.figures(report, stats)))
+        print(json.dumps(summary.figures(report, stats)), flush=True)
     else:
         for line in summary.lines(report, stats):
             say(line)
@@ -43,20 +48,8 @@ def run(
     from mmzero_async.ops.supervisor import supervise
 
     loaded = configuration.load(config, [with_section(o, "run") for o in overrides or []])
-    shown = ""
-
-    def progress(report: Report, running: float) -> None:
-        nonlocal shown
-        steps = report.pipeline.policies.step
-        line = " ".join(f"{role} {steps[role]}" for role in ROLES)
-        if line != shown or int(running) % 30 == 0:
-            shown = line
-            say(
-                f"{running / 60:5.1f} min  steps: {line}  events {report.pipeline.next_offset}  "
-                f"pictures {report.renders['']}"
-            )
-
-    asyncio.run(supervise(run, loaded, say, progress))
+    with display(console, loaded, say) as shown:
+        asyncio.run(supervise(run, loaded, shown.say, shown.progress))
     report, stats = report_of(run)
     show(report, stats, as_json=False)
     if report.pipeline.finished is None:
@@ -65,19 +58,68 @@ def run(
         say(f"finished. Look: mmzero replay {run} --audit; mmzero dataset {run}")
 
 
-def status(run: RunFolder, as_json: AsJson = False) -> None:
+def status(
+    run: RunFolder,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="until it ends, or Ctrl-C")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="of --watch: seconds")] = 1.0,
+    as_json: AsJson = False,
+) -> None:
     """Figures of a run now, from its log; works while it runs."""
-    show(*report_of(run), as_json)
+    config = configuration.from_json((run_folder(run) / "config.json").read_text())
+    if watch:
+        try:
+            _watch(run, config, every, as_json)
+        except KeyboardInterrupt:
+            return
+        return
+    report, stats = report_of(run)
+    if not as_json and on_terminal(console):
+        console.print(view.table(report, config, _running(report), time.time()))
+        console.print()
+    show(report, stats, as_json)
+
+
+def _watch(run: Path, config: Config, every: float, as_json: bool) -> None:
+    with reading(run) as reader:
+        if as_json:
+            for report in _reports(reader, every):
+                show(report, reader.stats(), as_json=True)
+            return
+        with display(console, config, say) as shown:
+            for report in _reports(reader, every):
+                shown.progress(report, _running(report))
+        show(report, reader.stats(), as_json=False)
+
+
+def _reports(reader: LogReader, every: float) -> Iterator[Report]:
+    """One and the same, read on, until the run is finished."""
+    report = Report()
+    while True:
+        for record in reader.scan(report.pipeline.next_offset):
+            report.apply(record)
+        yield report
+        if report.pipeline.finished is not None:
+            return
+        time.sleep(every)
+
+
+def _running(report: Report) -> float:
+    """Seconds of generating and learning, as the run itself counts them."""
+    return report.figures.get("supervisor", {}).get("running_seconds", report.wall_seconds)
 
 
 def metrics(
     run: RunFolder,
     scrape: Annotated[bool, typer.Option("--scrape", help="for Prometheus' file_sd")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Where the processes of a run serve their Prometheus figures."""
     from mmzero_async.ops import scrape as scrapes
 
     folder = run_folder(run)
+    if as_json:
+        print(json.dumps([{"process": s.process, "url": s.url} for s in scrapes.served(folder)]))
+        return
     if scrape:
         print(scrapes.scrape(folder))
         return

@@ -87,6 +87,7 @@ def _essence(config: Config) -> str:
         "eval": tuple(tree["eval"]),
         "logs": tuple(tree["logs"]),
         "metrics": tuple(tree["metrics"]),
+        "tracker": tuple(tree["tracker"]),
     }.items():
         for key in keys:
             tree[section].pop(key)

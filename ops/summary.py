@@ -1,10 +1,13 @@
 """A report as lines for people and as figures for programs: the same for a live run and a log."""
 
+from collections import Counter
 from typing import Any
 
 from mmzero_async.log.reader import LogStats
+from mmzero_async.projections.flow import TRAINING
 from mmzero_async.projections.report import Report, accuracy, wilson
 from mmzero_async.schemas.events import ROLES, Evaluated, Role
+from mmzero_async.schemas.work import STAGES
 
 
 def figures(report: Report, stats: LogStats) -> dict[str, Any]:
@@ -54,7 +57,15 @@ def figures(report: Report, stats: LogStats) -> dict[str, Any]:
             for role in ROLES
         },
         "heldout": [evaluation_figures(event) for event in report.evaluations],
+        "per_minute": {
+            name: round(report.rates.per_minute(name, report.newest), 2)
+            for name in (*STAGES, *TRAINING.values(), "tokens")
+        },
+        "open_work": dict(Counter(work.stage for work in report.pipeline.lineage.open.values())),
         "failures": dict(report.failures),
+        "last_warning": None
+        if report.warning is None
+        else {"time": report.warning[0], "what": report.warning[1]},
     }
 
 

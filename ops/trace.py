@@ -23,6 +23,7 @@ from mmzero_async.schemas.events import (
     WorkAbandoned,
 )
 from mmzero_async.schemas.ids import indices, related, root
+from mmzero_async.schemas.record import Record
 
 
 def concerns(event: AnyEvent, lineage: str) -> bool:
@@ -61,20 +62,27 @@ def copies(reader: View) -> dict[str, str]:
     return found
 
 
+def records(reader: View, lineage: str) -> Iterator[Record]:
+    """What concerns a lineage, in the log's order. ValueError for something that is no id."""
+    indices(lineage)
+    # What it came from lies under the same root, and that is what the log's index knows.
+    for record in reader.scan(where=Where(lineages=(root(lineage),))):
+        if concerns(record.event(), lineage):
+            yield record
+
+
 def trace(reader: View, lineage: str) -> Iterator[str]:
     """Lines for people. ValueError for something that is no lineage id."""
     indices(lineage)
     looks_like = copies(reader)
-    # What it came from lies under the same root, and that is what the log's index knows.
-    for record in reader.scan(where=Where(lineages=(root(lineage),))):
+    for record in records(reader, lineage):
         event = record.event()
-        if concerns(event, lineage):
-            earlier = looks_like.get(event.drawing) if isinstance(event, Rendered) else None
-            copied = [f"  shortcut copy: looks like {earlier}"] if earlier else []
-            for i, line in enumerate([*_tell(event, lineage), *copied]):
-                yield f"{record.offset:8} {line}" if i == 0 else f"{'':8} {line}"
-            if isinstance(event, Rendered) and event.picture is not None:
-                yield from (f"{'':8}   {line}" for line in _absence(reader, event.picture))
+        earlier = looks_like.get(event.drawing) if isinstance(event, Rendered) else None
+        copied = [f"  shortcut copy: looks like {earlier}"] if earlier else []
+        for i, line in enumerate([*_tell(event, lineage), *copied]):
+            yield f"{record.offset:8} {line}" if i == 0 else f"{'':8} {line}"
+        if isinstance(event, Rendered) and event.picture is not None:
+            yield from (f"{'':8}   {line}" for line in _absence(reader, event.picture))
 
 
 def spans_of(reader: View, lineage: str) -> list[Span]:

@@ -36,13 +36,15 @@ SVG = (
 )
 
 
-def run_started(config: Config, run: str, base_model: str = "x") -> RunStarted:
+def run_started(
+    config: Config, run: str, base_model: str = "x", base_digest: str = "x"
+) -> RunStarted:
     return RunStarted(
         run=run,
         config=config.to_json(),
         config_digest=config.digest(),
         base_model=base_model,
-        base_digest="x",
+        base_digest=base_digest,
         seed=config.run.seed,
         code_version="0",
     )

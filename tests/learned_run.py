@@ -17,6 +17,7 @@ from mmzero_async.learner.rerun import policy_for
 from mmzero_async.learner.step import Trainer
 from mmzero_async.learner.windows import Candidates
 from mmzero_async.log.writer import LogWriter, Submission
+from mmzero_async.ops.rundir import weights_digest
 from mmzero_async.projections.lineage import CompleteGroup
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.blobs import blob_digest
@@ -88,7 +89,7 @@ class LearnedRun:
         self.trainers = {role: Trainer(policy, role, self.config.learner) for role in ROLES}
         for trainer in self.trainers.values():
             trainer.save(folder, 0)
-        self.append(run_started(self.config, folder.name, base_model=str(base)))
+        self.append(run_started(self.config, folder.name, str(base), weights_digest(base)))
 
     def append(self, *events: Event) -> None:
         for event in events:

@@ -278,6 +278,7 @@ OTHER_WORDS = {
     "learner.loss_options.vllm_importance_sampling_mode": "token_mask",
     "schedule.mode": "sequential",
     "schedule.start.optimizer": "kept",
+    "tracker.kind": "wandb",
 }
 
 

@@ -4,10 +4,13 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
+from mmzero_async.projections.flow import TRAINING
 from mmzero_async.projections.pipeline import Pipeline
+from mmzero_async.projections.rates import Rates
 from mmzero_async.schemas.events import (
     ROLES,
     Answered,
+    AnyEvent,
     Coded,
     Evaluated,
     Generation,
@@ -26,6 +29,7 @@ from mmzero_async.schemas.events import (
     WorkerLeft,
 )
 from mmzero_async.schemas.record import Record
+from mmzero_async.schemas.work import completes
 
 
 @dataclass(slots=True)
@@ -94,6 +98,9 @@ class Report:
     learning: BusyTime = field(default_factory=BusyTime)
     first_work: float | None = None  # unix seconds
     last_work: float | None = None
+    rates: Rates = field(default_factory=Rates)  # by stage, and "tokens"
+    newest: float = 0.0  # unix seconds of the last event
+    warning: tuple[float, str] | None = None  # the last one, and when
     _versions: dict[tuple[Role, str], int] = field(default_factory=dict)
 
     def apply(self, record: Record) -> None:
@@ -102,6 +109,7 @@ class Report:
         for group in complete:
             self._versions[group.role, group.id] = group.version
         self.kinds[record.kind] += 1
+        self._lately(event, now)
         match event:
             case Proposed():
                 self.parses.update(outcome.failure for outcome in event.outcomes)
@@ -130,19 +138,33 @@ class Report:
             case Measured():
                 self._measured(event)
             case WorkAbandoned():
-                self.failures[f"abandoned: {event.reason}"] += 1
+                self._failed(now, f"abandoned: {event.reason}", f"{event.work} was given up")
             case StageStalled():
-                self.failures[f"{event.stage} stalled"] += 1
+                told = f"{event.stage} waits for {event.waits_for}"
+                self._failed(now, f"{event.stage} stalled", told)
             case WorkerFailed():
-                self.failures[f"{event.role} failed"] += 1
+                self._failed(now, f"{event.role} failed", f"{event.worker}: {event.error}")
             case WorkerLeft():
                 if event.reason != "goodbye":
-                    self.failures[f"{event.role} {event.reason}"] += 1
+                    self._failed(now, f"{event.role} {event.reason}", event.worker)
             case _:
                 pass
 
+    def _lately(self, event: AnyEvent, now: float) -> None:
+        self.newest = max(self.newest, now)
+        if isinstance(event, StepCommitted):
+            self.rates.add(TRAINING[event.role], now)
+        elif not isinstance(event, WorkAbandoned) and (key := completes(event)) is not None:
+            self.rates.add(key.partition("/")[0], now)
+
+    def _failed(self, now: float, what: str, told: str) -> None:
+        self.failures[what] += 1
+        self.warning = (now, f"{what}: {told}")
+
     def _generated(self, generation: Generation, now: float) -> None:
-        self.tokens[generation.role] += sum(len(s.token_ids) // 4 for s in generation.samples)
+        drawn = sum(len(s.token_ids) // 4 for s in generation.samples)
+        self.tokens[generation.role] += drawn
+        self.rates.add("tokens", now, drawn)
         start = now - generation.seconds
         self.generating.add(start, now)
         self.first_work = start if self.first_work is None else min(self.first_work, start)
