@@ -47,6 +47,11 @@ format: setup
     {{python}} -m ruff check --fix .
     {{python}} -m ruff format .
 
+# write docs/EVENTS.md, CONFIGURATION.md and the table of TRACKERS.md anew from the code
+[group('check')]
+docs *ARGS: setup
+    {{python}} -m mmzero_async.ops.reference {{ARGS}}
+
 # train the seedling, the embedded base model, from scratch: under an hour on 2 cores
 [group('model')]
 seedling *ARGS: setup

@@ -18,6 +18,7 @@ from mmzero_async.engines.model import check_model
 from mmzero_async.engines.pool import Engine, EnginePool, urls_of
 from mmzero_async.engines.publisher import AdapterPublisher, Publisher
 from mmzero_async.engines.server import VllmServer
+from mmzero_async.engines.weight_client import WeightClient
 from mmzero_async.engines.weight_publisher import WeightPublisher
 from mmzero_async.ops.versions import BASE, Version
 from mmzero_async.schemas.events import PolicyPublished, Role
@@ -39,12 +40,12 @@ class Serving:
     """Hands out one policy after the other. With full weights an engine holds one at a time, so
     the base must be asked for first."""
 
-    def __init__(self, url: str, full: bool, role: Role, plain: VllmClient, numbered: VllmClient):
+    def __init__(self, url: str, full: bool, role: Role, plain: VllmClient, numbered: WeightClient):
         self.url = url
         self._full, self._role = full, role
         self._plain, self._numbered = plain, numbered
         self._publisher: Publisher = (
-            WeightPublisher({role: numbered}) if full else AdapterPublisher(plain, keep=1)
+            WeightPublisher({role: [numbered]}) if full else AdapterPublisher(plain, keep=1)
         )
 
     async def policy(self, version: Version | None) -> Asked:
@@ -68,7 +69,7 @@ async def serving(run_dir: Path, config: Config, role: Role) -> AsyncIterator[Se
     async with (
         VllmServer(base, ours, run_dir / "logs" / LOG, role=role if full else None) as server,
         VllmClient(server.url, request_seconds=seconds) as plain,
-        VllmClient(server.url, request_seconds=seconds, numbered=True) as numbered,
+        WeightClient(server.url, request_seconds=seconds, numbered=True) as numbered,
     ):
         yield Serving(server.url, full, role, plain, numbered)
 

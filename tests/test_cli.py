@@ -29,13 +29,15 @@ from mmzero_async.schemas.events import (
 CONFIG = load("seedling", ["learner.solver.groups=2", "learner.coder.groups=100"])
 
 
-def mmzero(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def mmzero(
+    *arguments: str | Path, cwd: Path | None = None, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "mmzero_async.ops.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=60,
+        timeout=timeout,
         env={**os.environ, "COLUMNS": "200"},
     )
 
