@@ -55,9 +55,9 @@ def events_page() -> str:
         "",
         MADE,
         "",
-        f"Schema version {events.SCHEMA_VERSION}. Every event is a MessagePack map whose `kind` says "
-        "what it is; fields that have their default are left out. Fields are only ever added, with "
-        "defaults; a kind that a reader does not know is kept and skipped (promise 7 of "
+        f"Schema version {events.SCHEMA_VERSION}. Every event is a MessagePack map whose `kind` "
+        "says what it is; fields that have their default are left out. Fields are only ever added, "
+        "with defaults; a kind that a reader does not know is kept and skipped (promise 7 of "
         "[GUARANTEES.md](GUARANTEES.md)). Around each stands an envelope: offset, time, producer, "
         "its epoch and sequence. `mmzero log scan RUN --where kind=...  --json` prints them "
         "([LOG.md](LOG.md)).",
@@ -125,9 +125,9 @@ def configuration_page() -> str:
         "",
         "One TOML file, a preset's name or a path, with `--config`; `mmzero run section.key=value` "
         "overrides any value, and `[run]` needs no section. Unknown keys and wrong types are "
-        "refused with their place. The column *seedling* is the value of the preset that `./launch run` "
-        "uses; *otherwise* is what a file that leaves the key out gets, where that differs. The "
-        "presets are commented files in `mmzero_async/presets/`.",
+        "refused with their place. The column *seedling* is the value of the preset that "
+        "`./launch run` uses; *otherwise* is what a file that leaves the key out "
+        "gets, where that differs. The presets are commented files in `mmzero_async/presets/`.",
         "",
     ]
     defaults = msgspec.to_builtins(Config())
