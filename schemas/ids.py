@@ -6,6 +6,7 @@ group its picture's. The parent is the prefix.
 """
 
 import re
+from functools import lru_cache
 
 _NUMBER = r"(0|[1-9][0-9]{0,17})"  # one spelling a number: g01 must not pass for g1
 _ID = re.compile(rf"g{_NUMBER}(?:\.s{_NUMBER}(?:\.d{_NUMBER})?)?")
@@ -44,6 +45,7 @@ def prompt_of(lineage_id: str) -> int | None:
     return None if match is None else int(match[1])
 
 
+@lru_cache(1 << 14)  # the events of a lineage come together
 def indices(lineage_id: str) -> tuple[int, ...]:
     """`g1.s0.d3` -> (1, 0, 3). ValueError if it is no lineage id."""
     match = _ID.fullmatch(lineage_id)
