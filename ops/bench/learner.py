@@ -12,6 +12,7 @@ a preset's architecture in full size, with random weights, takes the seedling's 
 
 import argparse
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from mmzero_async.ops.bench.figures import Figure
 from mmzero_async.ops.bench.forks import Forks
@@ -23,20 +24,24 @@ def measured(model: str, device: str, extent: Extent) -> Iterator[Figure]:
     forks = Forks(["overlap_processes", "step_memory", "steps"])
     yield from forks.call("steps:measured", model, device, extent.window, extent.repeats)
     yield from _memory(forks, model, device, extent)
-    yield from overlap(forks, extent.steps, extent.latency)
+    yield from overlap(forks, extent.steps, extent.latency, beside=extent.beside)
 
 
 def _memory(forks: Forks, model: str, device: str, extent: Extent) -> Iterator[Figure]:
     """Each in a process of its own; with layers computed again, as is TRL's default, and without,
     as is the presets'."""
-    for figure, checkpointing in (
-        ("step_memory_vs_trl", False),
-        ("step_memory_checkpointed_vs_trl", True),
-    ):
-        own, trl = (
-            forks.call("step_memory:measured", who, model, device, extent.window, checkpointing)
-            for who in ("ours", "trl")
-        )
+    figures = {"step_memory_vs_trl": False, "step_memory_checkpointed_vs_trl": True}
+    whose = [(who, checkpointing) for checkpointing in figures.values() for who in ("ours", "trl")]
+
+    def peak(one: tuple[str, bool]) -> int:
+        who, checkpointing = one
+        asked = (who, model, device, extent.window, checkpointing)
+        return int(forks.call("step_memory:measured", *asked))
+
+    with ThreadPoolExecutor(2 if extent.beside else 1) as hands:
+        peaks = dict(zip(whose, hands.map(peak, whose), strict=True))
+    for figure, checkpointing in figures.items():
+        own, trl = peaks["ours", checkpointing], peaks["trl", checkpointing]
         against = f"TRL GRPOTrainer, gradient checkpointing {'on' if checkpointing else 'off'}"
         note = f"{model}, peak of one step above the process before it"
         yield Figure(figure, own / 1e6, "MB", against, trl / 1e6, note)

@@ -17,6 +17,7 @@ it, on real vLLM, is measured by `just experiment time_to_accuracy`.
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -83,19 +84,23 @@ class Went:
     longest: float  # seconds of a step
 
 
-def overlap(forks: Forks, steps: int, latency: float) -> Iterator[Figure]:
-    """Until so many steps of each run; the runs of one balance follow each other."""
+def overlap(forks: Forks, steps: int, latency: float, *, beside: bool) -> Iterator[Figure]:
+    """Until so many steps of each run; the two runs of one balance follow each other, or go on
+    beside each other: they sleep most of the time, and what they start with shares the cores."""
     generation = latency * ROUNDS
     for balance in BALANCES:
-        went = {
-            name: _run(forks, settings(asynchronous), steps, latency, balance.step * generation)
-            for name, asynchronous in (("sync", False), ("async", True))
-        }
-        sync, now = went["sync"], went["async"]
+        seconds = balance.step * generation
+        with ThreadPoolExecutor(2 if beside else 1) as hands:
+            sync, now = hands.map(
+                lambda asynchronous, seconds=seconds: _run(
+                    forks, settings(asynchronous), steps, latency, seconds
+                ),
+                (False, True),
+            )
         if sync.stalest > 0:
             raise RunFailed(f"the synchronous run has samples {sync.stalest:g} versions old")
         note = (
-            f"{steps} steps of {balance.step * generation:.2g} s (longest {now.longest:.2g}), a "
+            f"{steps} steps of {seconds:.2g} s (longest {now.longest:.2g}), a "
             f"window alone takes {generation:.2g} s to generate; samples {now.staleness:.2g} "
             "versions old, 0 in the synchronous run"
         )

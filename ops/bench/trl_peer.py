@@ -17,10 +17,10 @@ from datasets import Dataset
 from peft import LoraConfig, set_peft_model_state_dict
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
 
 from mmzero_async.config import LearnerConfig
 from mmzero_async.learner.batch import Batch
+from mmzero_async.ops.bench.trl_alone import GRPOConfig, GRPOTrainer
 
 ADAPTER = "default"
 
