@@ -212,6 +212,7 @@ class AdmissionConfig(_Section, frozen=True, kw_only=True):
     max_running_groups: int = 6  # proposer groups open at once
     eta: int = 4  # ready groups a role may have, in steps
     max_staleness: int = 8  # a group older than this is rejected as stale
+    drain: bool = False  # a step waits until no prompt is open: synchronous, with eta = 0
     # A guard on eta, a role: halved when a step's samples were too far off, one more when calm.
     ess_floor: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0  # least ess_share; 0: off
     drift_ceiling: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # of drift_kl_older_versions; 0: off

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -10,7 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from builders import answered, coded, proposed
+from nursery import Nursery
 
+from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.experiments.clock import Clock
 from mmzero_async.ops.experiments.time_to_accuracy import (
     MODES,
@@ -23,6 +26,7 @@ from mmzero_async.ops.experiments.time_to_accuracy import (
     outcome,
     table,
 )
+from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.events import (
     Event,
     GroupRejected,
@@ -129,6 +133,7 @@ def made(mode, seed: int, at: float) -> Outcome:
 def test_the_modes_differ_in_admission_alone() -> None:
     one, other = (configuration(Cell(mode, 2), ASKED) for mode in MODES)
     assert (one.admission.eta, other.admission.eta) == (4, 0)
+    assert other.admission.drain and not one.admission.drain
     assert one.schedule.until.solver == 4 and one.run.seed == other.run.seed == 2
     assert not one.learner.proposer.train and not one.learner.coder.train
     same = msgspec.structs.replace(other, admission=one.admission)
@@ -160,6 +165,34 @@ def test_the_table_sets_both_side_by_side_and_says_who_never_came_so_far() -> No
     assert not any(line.startswith("| runs that reached 50%") for line in lines)
     assert "| seconds in all | 40 ± 14 | 60 |" in lines
     assert "| right at version 4 | 61.5% ± 0.7% | 61.0% |" in lines
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nothing_is_in_the_making_while_a_synchronous_step_is_taken(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    from torture_pipeline import Run
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    alone = ("learner.proposer.train=false", "learner.coder.train=false")
+    overrides = (*MODES["synchronous"], *alone)
+    with (
+        Nursery("pipeline_children") as nursery,
+        Run(nursery, folder, tiny_folder, random.Random(1), overrides) as run,
+    ):
+        run.gets_on(steps=4)
+        run.finish()
+    reader, pipeline, steps = LogReader.open(folder / "log"), Pipeline(), 0
+    for record in reader.scan():
+        event = record.event()
+        if isinstance(event, StepCommitted):
+            assert not pipeline.lineage.trees, f"step {event.step}"
+            steps += 1
+        pipeline.apply(record.offset, event)
+    reader.close()
+    assert steps >= 4
 
 
 @pytest.mark.slow

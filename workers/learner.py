@@ -138,7 +138,7 @@ class Learner:
             )
             for start in range(0, len(rejections), REJECTIONS_A_MESSAGE):
                 await self.client.append(rejections[start : start + REJECTIONS_A_MESSAGE])
-            role = self.candidates.fullest()
+            role = self._due()
             if self.pipeline.finished is not None:
                 return
             if role is not None:
@@ -148,6 +148,12 @@ class Learner:
             if time.monotonic() - checked > CHECK_ENGINE_SECONDS:
                 await self.keep_published()
                 checked = time.monotonic()
+
+    def _due(self) -> Role | None:
+        """Whose window is full, once nothing is in the making where a step is to wait for that."""
+        if self.config.admission.drain and self.pipeline.lineage.trees:
+            return None
+        return self.candidates.fullest()
 
     async def catch_up(self) -> None:
         """On a thread, for a log on another host may keep us waiting."""

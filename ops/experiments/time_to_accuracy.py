@@ -35,11 +35,11 @@ from mmzero_async.ops.supervisor import supervise
 from mmzero_async.projections.report import accuracy
 
 Mode = Literal["asynchronous", "synchronous"]
-# Synchronous: no prompt is begun as long as a window is ready, being made or trained on. What is
-# left of a window's prompts goes into the next one, a version old, rather than be thrown away.
+# Synchronous: a window is generated, then trained on, and nothing is in the making meanwhile. What
+# its prompts gave beyond it goes into the next one, a version old, rather than be thrown away.
 MODES: Mapping[Mode, tuple[str, ...]] = {
     "asynchronous": (),
-    "synchronous": ("admission.eta=0",),
+    "synchronous": ("admission.eta=0", "admission.drain=true"),
 }
 SOLVER_ALONE = ("learner.proposer.train=false", "learner.coder.train=false", "probe.share=0")
 
@@ -167,22 +167,23 @@ def run_of(folder: Path, cell: Cell) -> Path:
 
 async def ran(folder: Path, cell: Cell, asked: Asked) -> bool:
     """Makes the cell's run, unless it is there and over. False when somebody asked to stop."""
-    run, config = run_of(folder, cell), configuration(cell, asked)
-    made = run / "config.json"
-    if made.exists():
-        if (run / "load").exists() and made.read_text() == config.to_json():
-            return True
+    run, wanted = run_of(folder, cell), json.dumps([asked.steps, *asked.overrides])
+    mark = run / "made_as.json"  # last of all, so that it stands in a whole run only
+    if mark.exists() and mark.read_text() == wanted:
+        return True
+    if (run / "config.json").exists():
         shutil.rmtree(run)
 
     def say(text: str) -> None:
         print(f"{cell.mode}, seed {cell.seed}: {text}", file=sys.stderr, flush=True)
 
-    report = await supervise(run, config, say, lambda *_: None)
+    report = await supervise(run, configuration(cell, asked), say, lambda *_: None)
     if report.pipeline.finished is None:
         return False
     if not report.pipeline.schedule.over:
         sys.exit(f"{run}: ended with its time, before its steps: ask for fewer with --steps")
     (run / "load").write_text(str(os.getloadavg()[1]))
+    mark.write_text(wanted)
     return True
 
 
