@@ -15,6 +15,7 @@ from mmzero_async.learner.errors import LearnerError
 from mmzero_async.log.errors import LogError
 from mmzero_async.ops import (
     dataset_commands,
+    diff_commands,
     eval_commands,
     export_commands,
     key_commands,
@@ -53,6 +54,7 @@ for command in (
     track_commands.track,
     dataset_commands.dataset,
     ui_commands.ui,
+    diff_commands.diff,
 ):
     app.command()(command)
 app.command(name="eval")(eval_commands.eval_)

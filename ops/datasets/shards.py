@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmzero_async.log.drafts import sync
+from mmzero_async.ops.datasets.columns import picture_columns
 from mmzero_async.ops.datasets.options import Options
 from mmzero_async.ops.datasets.rows import Picture
 from mmzero_async.ops.datasets.sinks import Sink, Values, sink, suffix
@@ -64,6 +65,7 @@ class Shards:
         finished: Iterable[Shard] = (),
     ) -> None:
         self._folder, self._options, self._schema, self._done = folder, options, schema, done
+        self._pictures = picture_columns(schema)
         self._open = {split.name: _Open() for split in options.splits}
         for shard in finished:
             self._open[shard.split].index += 1
@@ -78,7 +80,7 @@ class Shards:
         if state.skip:
             state.skip -= 1
             return
-        values = {name: _shown(value, blob) for name, value in values.items()}
+        values |= {name: _shown(values.get(name), blob) for name in self._pictures}
         state.rows.append(values)
         size = size_of(values)
         state.held += size

@@ -53,7 +53,10 @@ class ParquetSink:
 
     def write(self, rows: Sequence[Values]) -> None:
         arrays = [pa.array([row.get(f.name) for row in rows], f.type) for f in self._schema]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+
+    def write_table(self, rows: pa.Table) -> None:
+        self._writer.write_table(rows)
 
     def close(self) -> None:
         self._writer.close()

@@ -9,7 +9,8 @@ decides, so that in the long run no answer is favoured for its spelling.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 from mmzero_async.roles.grading.compare import Form, form_of, same_form
 
@@ -19,21 +20,40 @@ def count_votes(answers: Iterable[str]) -> tuple[tuple[str, int], ...]:
 
     Blank answers vote for nothing.
     """
-    spellings: dict[Form, Counter[str]] = {}
+    # Forms are told apart once and are numbers from there on: to hash one is to hash fractions.
+    places: dict[Form, int] = {}
+    spellings: list[Counter[str]] = []
     for answer, votes in Counter(answers).items():
         if (form := form_of(answer)) is not None:
-            spellings.setdefault(form, Counter())[answer] += votes
-    given = {form: spelt.total() for form, spelt in spellings.items()}
-    equal = {one: [two for two in given if same_form(one, two)] for one in given}
-    lots = _lots(spellings)
+            place = places.setdefault(form, len(spellings))
+            if place == len(spellings):
+                spellings.append(Counter())
+            spellings[place][answer] += votes
+    given = [spelt.total() for spelt in spellings]
+    equal = _equal(list(places))
+    lots: list[bytes] = []
     counted = []
-    left = set(given)
+    left = set(range(len(given)))
     while left:
         support = {one: sum(given[two] for two in equal[one] if two in left) for one in left}
-        first = max(left, key=lambda form: (support[form], given[form], lots[form]))
+        most = max((support[place], given[place]) for place in left)
+        first, *tied = (place for place in left if (support[place], given[place]) == most)
+        if tied:
+            lots = lots or _lots(places, spellings)
+            first = max(first, *tied, key=lots.__getitem__)
         counted.append((_spelling(spellings[first]), support[first]))
         left.difference_update(equal[first])
     return tuple(counted)
+
+
+def _equal(forms: Sequence[Form]) -> list[set[int]]:
+    """Places of the forms that each is the same as, its own among them."""
+    equal = [{place} for place in range(len(forms))]
+    for one, two in combinations(range(len(forms)), 2):
+        if same_form(forms[one], forms[two]):
+            equal[one].add(two)
+            equal[two].add(one)
+    return equal
 
 
 def _spelling(written: Counter[str]) -> str:
@@ -41,11 +61,11 @@ def _spelling(written: Counter[str]) -> str:
     return min(written, key=lambda text: (-written[text], len(text), text))
 
 
-def _lots(spellings: dict[Form, Counter[str]]) -> dict[Form, bytes]:
+def _lots(forms: Iterable[Form], spellings: Iterable[Counter[str]]) -> list[bytes]:
     """A number for each form that depends on all votes and on no order."""
-    every = sorted((text, votes) for spelt in spellings.values() for text, votes in spelt.items())
+    every = sorted((text, votes) for spelt in spellings for text, votes in spelt.items())
     ballot = hashlib.blake2b(repr(every).encode("utf-8", "surrogatepass")).digest()
-    return {
-        form: hashlib.blake2b(repr(form).encode("utf-8", "surrogatepass"), key=ballot).digest()
-        for form in spellings
-    }
+    return [
+        hashlib.blake2b(repr(form).encode("utf-8", "surrogatepass"), key=ballot).digest()
+        for form in forms
+    ]
