@@ -8,7 +8,10 @@ are loopback addresses, which is said, and the faults of links are left out.
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import sys
+import time
 import warnings
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -18,8 +21,10 @@ import msgspec
 import pytest
 
 from mmzero_async.config import differences, load
-from mmzero_async.ops.cluster.rehearsal.demo import late, rehearse
-from mmzero_async.ops.cluster.rehearsal.hosts import Hosts, until_open
+from mmzero_async.ops.cluster.rehearsal.demo import PORTS, Engine, audit, late, rehearse
+from mmzero_async.ops.cluster.rehearsal.hosts import Hosts, rehearsal_hosts, until_open
+from mmzero_async.ops.cluster.rehearsal.scene import Roles, playing, write_inventory
+from mmzero_async.schemas.events import AnyEvent, StepCommitted
 
 ENGINE_PORT = 8702
 
@@ -28,16 +33,12 @@ def as_override(key: str, value: Any) -> str:
     return f"{key}={json.dumps(msgspec.to_builtins(value))}"
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-async def test_a_cluster_survives_its_faults_and_every_promise_is_kept(
-    tmp_path: Path, tiny_folder: Path
-) -> None:
+def fake_engine(tiny_folder: Path) -> Engine:
+    """On beta, with the tiny model's settings."""
     from torture_pipeline import settings
 
     @contextlib.asynccontextmanager
     async def engine(hosts: Hosts) -> AsyncIterator[Sequence[str]]:
-        """A fake one, on beta."""
         beta = hosts.hosts["beta"]
         code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
         code += "import pipeline_children; pipeline_children.engine()"
@@ -54,6 +55,15 @@ async def test_a_cluster_survives_its_faults_and_every_promise_is_kept(
             child.kill()
             await child.wait()
 
+    return engine
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+async def test_a_cluster_survives_its_faults_and_every_promise_is_kept(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    engine = fake_engine(tiny_folder)
     found = await rehearse(tmp_path / "c", engine, short=True)
     [hosts] = [f for f in found if "hosts" in f]
     if not hosts["namespaces"]:
@@ -75,3 +85,48 @@ async def test_a_cluster_survives_its_faults_and_every_promise_is_kept(
     assert stopped["status"] == 0
     assert found[-1]["clean"] and found[-1]["secrets_left"] == [], found[-1]
     assert found[-1]["audit"]["events"] > 0, found[-1]
+
+
+TWO_LEARNERS: Roles = {
+    "alpha": {"log": 1, "learner": 1, "proposer": 1, "solver": 1},
+    "beta": {"learner": 1, "coder": 1, "renderer": 1},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_a_learner_on_two_hosts_is_one_and_the_logs_host_has_the_lines_of_both(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    """Its ranks make every step together, and a rank that is killed costs no promise."""
+    folder, steps = tmp_path / "c", list[StepCommitted]()
+    async with (
+        rehearsal_hosts(folder / "net", list(TWO_LEARNERS)) as hosts,
+        fake_engine(tiny_folder)(hosts) as overrides,
+    ):
+        inventory = write_inventory(hosts, folder, TWO_LEARNERS, overrides, PORTS)
+        async with playing(hosts, folder, inventory, "alpha", 400.0) as scene:
+
+            def step(event: AnyEvent) -> bool:
+                return isinstance(event, StepCommitted)
+
+            await scene.event(0.0, step, "a first step")
+            moment = time.monotonic()
+            os.kill(await scene.pid("beta.learner-0"), signal.SIGKILL)
+
+            def back(process: str) -> float:
+                return scene.first_told(moment, "process started again", process=process)
+
+            await scene.until(lambda: back("beta.learner-0"), "a launcher comes back")
+            ended = await scene.until(lambda: back("alpha.learner-0"), "the other ended with it")
+            await scene.event(ended, step, "a step after it")
+            await scene.stop()
+            steps += [event for _, event in scene.seen if isinstance(event, StepCommitted)]
+    assert {event.metrics["ranks"] for event in steps} == {2.0}
+    told = await audit(folder)
+    assert told["clean"] and told["secrets_left"] == [], told
+    lines = folder / "alpha" / "r" / "logs" / "hosts" / "beta.jsonl"
+    collected = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert {line["host"] for line in collected} == {"beta"}
+    processes = {line["process"] for line in collected}
+    assert {"beta.coder-0", "beta.renderer-0", "beta.learner-0.1", "host-agent"} <= processes

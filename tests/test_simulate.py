@@ -13,7 +13,8 @@ from test_projections import publish_all, step
 from mmzero_async.config import Config, load
 from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.simulate.cluster import Outcome, Plan, balanced, simulate, wide
-from mmzero_async.ops.simulate.run import hands_of, shipped
+from mmzero_async.ops.simulate.measured import hands_of
+from mmzero_async.ops.simulate.run import shipped
 from mmzero_async.ops.simulate.times import StageTimes, StepTimes, Times, observed, quantiles
 from mmzero_async.ops.simulate.world import Costs
 from mmzero_async.projections.audit import Audit

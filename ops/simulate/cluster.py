@@ -1,7 +1,10 @@
 """One simulated cluster: so many workers, balanced over the stages, for so long."""
 
+import contextlib
 import random
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -85,6 +88,15 @@ def wide(config: Config, hands: int, times: Times) -> Config:
     admission = replace(config.admission, max_running_groups=max(running, 6 * scale))
     log = replace(config.log, credits=max(config.log.credits, 64))
     return replace(config, learner=learner, admission=admission, log=log)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for one simulated log, in memory where there is room for it."""
+    shared = Path("/dev/shm")
+    roomy = shared.is_dir() and shutil.disk_usage(shared).free > 4 << 30
+    with tempfile.TemporaryDirectory(dir=shared if roomy else None) as folder:
+        yield Path(folder)
 
 
 def simulate(plan: Plan, folder: Path, seconds: float) -> Outcome:

@@ -45,7 +45,8 @@ class Author:
         self._pixels = rng.randbytes(PICTURE_BYTES)
         self._pictures = 0
 
-    def result(self, work: Work) -> tuple[Event, Mapping[str, bytes]]:
+    def result(self, work: Work, seconds: float) -> tuple[Event, Mapping[str, bytes]]:
+        """`seconds`: how long it took."""
         stage = self._times.stages[work.stage]
         goes_on = [self._rng.random() < stage.success for _ in range(stage.samples)]
         match work.stage:
@@ -58,7 +59,7 @@ class Author:
                     group=work.target,
                     topic="simulated",
                     seed=work.seed,
-                    generation=self._generation(work),
+                    generation=self._generation(work, seconds),
                     outcomes=proposals,
                 ), {}
             case "code":
@@ -66,28 +67,32 @@ class Author:
                     DrawingOutcome(svg=_SVG if ok else None, failure="" if ok else "no_svg")
                     for ok in goes_on
                 ]
-                generation = self._generation(work)
+                generation = self._generation(work, seconds)
                 return Coded(proposal=work.target, generation=generation, outcomes=drawings), {}
             case "render":
-                return self._rendered(work, goes_on[0])
+                return self._rendered(work, goes_on[0], seconds)
             case "answer":
                 return Answered(
                     drawing=work.target,
                     question=work.question,
-                    generation=self._generation(work),
+                    generation=self._generation(work, seconds),
                     outcomes=[AnswerOutcome(answer="4", format_ok=True) for _ in goes_on],
                 ), {}
 
-    def _rendered(self, work: Work, ok: bool) -> tuple[Event, Mapping[str, bytes]]:
+    def _rendered(self, work: Work, ok: bool, seconds: float) -> tuple[Event, Mapping[str, bytes]]:
         if not ok:
-            return Rendered(drawing=work.target, renderer="simulated", failure="invalid"), {}
+            return Rendered(
+                drawing=work.target, renderer="simulated", failure="invalid", seconds=seconds
+            ), {}
         self._pictures += 1
         picture = self._pictures.to_bytes(8, "little") + self._pixels
         digest = blob_digest(picture)
-        rendered = Rendered(drawing=work.target, renderer="simulated", picture=digest)
+        rendered = Rendered(
+            drawing=work.target, renderer="simulated", picture=digest, seconds=seconds
+        )
         return rendered, {digest: picture}
 
-    def _generation(self, work: Work) -> Generation:
+    def _generation(self, work: Work, seconds: float) -> Generation:
         stage = self._times.stages[work.stage]
         packed = self._bytes[: 4 * stage.tokens]
         sample = Sample(
@@ -105,4 +110,5 @@ class Author:
             sampling=Sampling(temperature=1.0),
             template="simulated",
             samples=[sample] * stage.samples,
+            seconds=seconds,
         )

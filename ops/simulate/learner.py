@@ -34,7 +34,6 @@ class SimLearner:
     _accepted: dict[Role, list[str]] = field(default_factory=lambda: {r: [] for r in ROLES})
     _judged: dict[Role, set[str]] = field(default_factory=lambda: {r: set() for r in ROLES})
     _sequence: int = 0
-    _training: bool = False
 
     def join(self) -> None:
         self.world.actors[NAME] = self
@@ -52,7 +51,7 @@ class SimLearner:
 
     def hear(self, message: m.ToWorker) -> None:
         if isinstance(message, m.Welcome):
-            self._append([_run_started(self.world), *(_published(role, 0) for role in ROLES)])
+            self._append([_run_started(self.world), *(_published(role, 0, 0.0) for role in ROLES)])
             self._beat(message.heartbeat_seconds)
             self.world.at(POLL_SECONDS, self._look)
 
@@ -70,16 +69,24 @@ class SimLearner:
         self.world.say(NAME, append)
 
     def _look(self) -> None:
-        """Judges what has become ready; begins a step when a window is full."""
-        if not self._training:
-            rejected = self._judge(self.world.dispatcher.pipeline.book)
+        """Judges what has become ready, which takes a while; begins a step when a window is full,
+        and looks again after it, or soon."""
+        rejected, count = self._judge(self.world.dispatcher.pipeline.book)
+        seconds = count * self.times.judging
+        self.busy += seconds
+
+        def judged() -> None:
             if rejected:
                 self._append(rejected)
-            self._begin()
-        self.world.at(POLL_SECONDS, self._look)
+            if not self._begin():
+                self.world.at(0.0 if count else POLL_SECONDS, self._look)
 
-    def _judge(self, book: GroupBook) -> list[Event]:
+        self.world.at(seconds, judged)
+
+    def _judge(self, book: GroupBook) -> tuple[list[Event], int]:
+        """Those rejected, and how many were new."""
         rejected: list[Event] = []
+        count = 0
         config = self.world.config
         for role in ROLES:
             ready = book.ready[role]
@@ -88,6 +95,7 @@ class SimLearner:
                 if group.id in self._judged[role]:
                     continue
                 self._judged[role].add(group.id)
+                count += 1
                 if self.rng.random() < self.times.steps[role].accepted:
                     self._accepted[role].append(group.id)
                 else:
@@ -99,19 +107,19 @@ class SimLearner:
                 else:
                     fresh.append(name)
             self._accepted[role] = fresh
-        return rejected
+        return rejected, count
 
-    def _begin(self) -> None:
+    def _begin(self) -> bool:
+        """A step of the fullest window; False when none is full."""
         learner = self.world.config.learner
         fill = {r: len(self._accepted[r]) / role_learning(learner, r).groups for r in ROLES}
         role = max(fill, key=lambda r: fill[r])
         if fill[role] < 1.0:
-            return
+            return False
         count = role_learning(learner, role).groups
         groups, self._accepted[role] = self._accepted[role][:count], self._accepted[role][count:]
         times = self.times.steps[role]
         seconds, publish = self.rng.choice(times.seconds), self.rng.choice(times.publish)
-        self._training = True
         self.busy += seconds + publish
 
         def committed() -> None:
@@ -119,11 +127,12 @@ class SimLearner:
             self._append([_step(role, self.steps[role], groups, seconds)])
 
         def published() -> None:
-            self._append([_published(role, self.steps[role])])
-            self._training = False
+            self._append([_published(role, self.steps[role], publish)])
+            self._look()
 
         self.world.at(seconds, committed)
         self.world.at(seconds + publish, published)
+        return True
 
 
 def _step(role: Role, number: int, groups: list[str], seconds: float) -> StepCommitted:
@@ -140,13 +149,14 @@ def _step(role: Role, number: int, groups: list[str], seconds: float) -> StepCom
     )
 
 
-def _published(role: Role, version: int) -> PolicyPublished:
+def _published(role: Role, version: int, seconds: float) -> PolicyPublished:
     return PolicyPublished(
         role=role,
         version=version,
         policy=f"{role}@{version}",
         checkpoint="simulated",
         digest="simulated",
+        seconds=seconds,
     )
 
 

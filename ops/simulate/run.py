@@ -1,6 +1,8 @@
 """`just simulate`: where one log server saturates, what failures cost, how long the learner waits.
 
     python -m mmzero_async.ops.simulate.run [--from RUN] [--workers 1000] [--quick]
+    python -m mmzero_async.ops.simulate.run --like RUN
+    python -m mmzero_async.ops.simulate.run --cluster 240
 
 One JSON line a figure, as the benches print. The server's code is the real one; time is virtual:
 for the same seed, times and costs every virtual figure is the same on every machine. Figures that
@@ -8,9 +10,8 @@ are this machine's say so.
 """
 
 import argparse
-import contextlib
+import asyncio
 import dataclasses
-import shutil
 import sys
 import tempfile
 import time
@@ -21,51 +22,20 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from mmzero_async.config import Config, from_json, load
+from mmzero_async.config import Config, load
+from mmzero_async.log.errors import LogError
 from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.bench.figures import Figure, percentile
-from mmzero_async.ops.simulate.cluster import Outcome, Plan, balanced, simulate, wide
+from mmzero_async.ops.simulate.cluster import Outcome, Plan, balanced, scratch, simulate, wide
+from mmzero_async.ops.simulate.measured import hands_of, prediction
 from mmzero_async.ops.simulate.times import Times, observed, read
 from mmzero_async.ops.simulate.world import Costs
-from mmzero_async.projections.report import Report
-from mmzero_async.schemas.work import STAGES, Stage
+from mmzero_async.schemas.work import STAGES
 
 SATURATED = 0.95  # of what the same workers do beside a log server that takes no time
 SMALL = 20  # workers of an ordinary cluster
 HALVINGS = 3  # of the interval in which a log server saturates
-
-
 FREE = Costs(commit=0.0, message=0.0)
-
-
-def hands_of(config: Config) -> dict[Stage, int]:
-    """Pieces of work that one worker of each stage has in hand."""
-    it = config.workers
-    return {
-        "propose": it.proposer_in_flight,
-        "code": it.coder_in_flight,
-        "render": it.renderer_in_flight,
-        "answer": it.solver_in_flight,
-    }
-
-
-def workers_of(config: Config) -> dict[Stage, int]:
-    it = config.workers
-    return {
-        "propose": it.proposers,
-        "code": it.coders,
-        "render": it.renderers,
-        "answer": it.solvers,
-    }
-
-
-@contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for one simulated log, in memory where there is room for it."""
-    shared = Path("/dev/shm")
-    roomy = shared.is_dir() and shutil.disk_usage(shared).free > 4 << 30
-    with tempfile.TemporaryDirectory(dir=shared if roomy else None) as folder:
-        yield Path(folder)
 
 
 class Bench:
@@ -128,36 +98,6 @@ class Bench:
         """Real seconds of this machine's processor for one message."""
         outcome = self.cluster(workers, seconds=seconds)
         return outcome.cpu / max(1, outcome.messages)
-
-
-def predicted(config: Config, times: Times, costs: Costs, seed: int, seconds: float) -> Outcome:
-    """A run's own cluster: as many workers, its windows, its admission."""
-    plan = Plan(config, times, workers_of(config), hands_of(config), costs, seed=seed)
-    with scratch() as folder:
-        return simulate(plan, folder, seconds)
-
-
-def prediction(run: Path, times: Times, costs: Costs, seed: int) -> Figure:
-    """Results a second that the simulator says of a run's own cluster, and those that it had."""
-    config = from_json((run / "config.json").read_text())
-    report = Report()
-    reader = LogReader.open(run / "log")
-    try:
-        for record in reader.scan():
-            report.apply(record)
-    finally:
-        reader.close()
-    seconds = report.wall_seconds
-    done = sum(report.kinds[kind] for kind in ("proposed", "coded", "rendered", "answered"))
-    found = predicted(config, times, costs, seed, min(seconds, 600.0))
-    return Figure(
-        "simulated_vs_measured",
-        found.results / found.seconds,
-        "results/s",
-        "the run itself",
-        done / seconds if seconds else None,
-        note=f"{run.name}: {seconds:.0f} s, {done} results",
-    )
 
 
 def figures(bench: Bench, options: argparse.Namespace) -> Iterator[Figure]:
@@ -226,6 +166,19 @@ def times_from(run: Path) -> Times:
         reader.close()
 
 
+def rehearsed(seconds: float) -> Path:
+    """A real cluster of four hosts on this machine, with vLLM, undisturbed; its run's folder.
+    ValueError when it does not get under way."""
+    from mmzero_async.ops.cluster.rehearsal.calm import Stuck, undisturbed
+
+    folder = Path(tempfile.mkdtemp(prefix="mmz-"))
+    print(f"in {folder}", file=sys.stderr)
+    try:
+        return asyncio.run(undisturbed(folder, seconds))
+    except Stuck as error:
+        raise ValueError(str(error)) from error
+
+
 def costs_from(text: str) -> Costs:
     """`commit=0.002,message=6e-5`. ValueError with what is wrong."""
     costs = Costs()
@@ -240,6 +193,10 @@ def costs_from(text: str) -> Costs:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--from", dest="run", type=Path, help="a run whose log gives the times")
+    parser.add_argument("--like", type=Path, help="a run's own cluster as foreseen and as it was")
+    parser.add_argument(
+        "--cluster", type=float, help="the same of four hosts rehearsed here for so many seconds"
+    )
     parser.add_argument("--save", type=Path, help="with --from: write the times there, and end")
     parser.add_argument("--times", type=Path, help="a file of --save")
     parser.add_argument("--slower", type=float, default=1.0, help="every service time, so often")
@@ -252,9 +209,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         costs = costs_from(options.costs)
+        if options.like or options.cluster:
+            run = options.like or rehearsed(options.cluster)
+            for figure in prediction(run, costs, options.seed):
+                print(figure.line(), flush=True)
+            return 0
         times = times_from(options.run) if options.run else shipped()
         times = read(options.times) if options.times else times
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, LogError) as error:
         print(f"just simulate: {error}", file=sys.stderr)
         return 2
     if options.save:
@@ -267,7 +229,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         slowed(times, options.slower), load("seedling"), costs, options.seed, options.seconds
     )
     if options.run:
-        print(prediction(options.run, times, costs, options.seed).line(), flush=True)
+        for figure in prediction(options.run, costs, options.seed):
+            print(figure.line(), flush=True)
     for figure in figures(bench, options):
         print(figure.line(), flush=True)
     print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)

@@ -1,15 +1,16 @@
 """How long everything takes and how often it succeeds, as a real run's log tells it."""
 
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.events import (
     ROLES,
     Answered,
@@ -27,6 +28,7 @@ from mmzero_async.schemas.work import STAGES, Stage
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0)]
+STAGE_EVENTS = (Proposed, Coded, Rendered, Answered)
 KEPT = 256  # quantiles of each distribution
 
 
@@ -60,6 +62,7 @@ class Times(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     source: str
     stages: dict[Stage, StageTimes]
     steps: dict[Role, StepTimes]
+    judging: Seconds = 0.0  # of the learner, a group: read, scored, taken or rejected
 
 
 def read(path: Path) -> Times:
@@ -74,8 +77,11 @@ def read(path: Path) -> Times:
     return times
 
 
-def observed(records: Iterable[Record], source: str) -> Times:
-    """From a run's log. ValueError when a stage or a role has done nothing there.
+def observed(
+    records: Iterable[Record], source: str, since_ns: int = 0, until_ns: int = sys.maxsize
+) -> Times:
+    """From a run's log; the stages' times from a part of it alone, those of the rare steps from all
+    of it. ValueError when a stage or a role has done nothing there.
 
     A piece of work is as long as its holder had it in hand: the engine's or renderer's time and
     the worker's own are not told apart by the log, so the engine's stands for both.
@@ -86,8 +92,8 @@ def observed(records: Iterable[Record], source: str) -> Times:
     tokens: dict[Stage, list[int]] = defaultdict(list)
     steps: dict[Role, list[float]] = defaultdict(list)
     publish: dict[Role, list[float]] = defaultdict(list)
+    learner = _Learner()
     trained, rejected = dict.fromkeys(ROLES, 0), dict.fromkeys(ROLES, 0)
-    pipeline = Pipeline()
 
     def generated(stage: Stage, generation: Generation) -> None:
         seconds[stage].append(generation.seconds)
@@ -96,7 +102,10 @@ def observed(records: Iterable[Record], source: str) -> Times:
 
     for record in records:
         event = record.event()
-        pipeline.apply(record.offset, event)
+        if isinstance(event, STAGE_EVENTS) and not (
+            since_ns <= record.envelope.time_ns <= until_ns
+        ):
+            continue
         match event:
             case Proposed():
                 generated("propose", event.generation)
@@ -111,11 +120,14 @@ def observed(records: Iterable[Record], source: str) -> Times:
                 generated("answer", event.generation)
                 outcomes["answer"].append(True)
             case StepCommitted():
+                learner.step(record.envelope.time_ns, event)
                 steps[event.role].append(event.metrics.get("seconds", 0.0))
                 trained[event.role] += len(event.groups)
             case GroupRejected():
+                learner.groups += 1
                 rejected[event.role] += 1
             case PolicyPublished():
+                learner.busy += event.seconds
                 publish[event.role].append(event.seconds)
             case _:
                 pass
@@ -144,7 +156,33 @@ def observed(records: Iterable[Record], source: str) -> Times:
             )
             for role in ROLES
         },
+        judging=learner.judging,
     )
+
+
+@dataclass(slots=True)
+class _Learner:
+    """Its time from step to step: what is neither a step, publishing nor waiting, it judged in.
+
+    Until a step ends it is not known that the time is to be counted.
+    """
+
+    busy: float = 0.0  # seconds since the last step, told of so far
+    groups: int = 0  # judged since the last step
+    last_ns: int = 0
+    seconds: float = 0.0  # counted
+    judged: int = 0
+
+    def step(self, now_ns: int, event: StepCommitted) -> None:
+        told = self.busy + sum(event.metrics.get(k, 0.0) for k in ("seconds", "waited_seconds"))
+        if self.last_ns:
+            self.seconds += max(0.0, (now_ns - self.last_ns) / 1e9 - told)
+            self.judged += self.groups + len(event.groups)
+        self.busy, self.groups, self.last_ns = 0.0, 0, now_ns
+
+    @property
+    def judging(self) -> float:
+        return self.seconds / self.judged if self.judged else 0.0
 
 
 def quantiles(values: list[float], kept: int = KEPT) -> list[float]:

@@ -88,9 +88,10 @@ class SimWorker:
             since = self._in_hand.pop(work.key, None)
             if since is None or life != self._life:
                 return
-            self.worked += self.world.now - since
+            took = self.world.now - since
+            self.worked += took
             self.done += 1
-            event, blobs = self.author.result(work)
+            event, blobs = self.author.result(work, took)
             append = m.Append(
                 sequence=self._sequence,
                 kinds=[kind_of(event)],

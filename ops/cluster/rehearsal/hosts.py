@@ -35,6 +35,7 @@ class RehearsalHost:
     address: str
     space: str = ""
     device: str = ""  # this machine's end of its link
+    inner: str = ""  # its own end
     cable: Cable | None = None
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
 
@@ -125,7 +126,7 @@ def _space(
     stack: contextlib.AsyncExitStack, name: str, number: int, i: int, *, cable: bool
 ) -> RehearsalHost:
     space, outer, inner = f"mmz{number}-{name}", f"mmz{number}o{i}", f"mmz{number}i{i}"
-    host = RehearsalHost(name, f"10.213.{number}.{i + 10}", space, outer)
+    host = RehearsalHost(name, f"10.213.{number}.{i + 10}", space, outer, inner)
     stack.callback(_quietly, "netns", "del", space)
     _ip("netns", "add", space)
     if cable:

@@ -156,6 +156,8 @@ def write_inventory(
             f"path = {json.dumps(str(folder / name))}",
             f"roles = {{ {given} }}",
         ]
+        if device := hosts.hosts[name].inner:  # all have this machine's name, which leads elsewhere
+            lines.append(f'env = {{ GLOO_SOCKET_IFNAME = "{device}" }}')
     path = folder / "cluster.toml"
     path.write_text("\n".join(lines) + "\n")
     return path
