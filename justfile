@@ -81,7 +81,7 @@ run-cluster INVENTORY="cluster.toml" *ARGS: setup
 cluster-demo *ARGS: setup
     {{python}} -m mmzero_async.ops.cluster.rehearsal.demo {{ARGS}}
 
-# the real log server against simulated workers in virtual time: `just simulate --quick`
+# the real log server against simulated workers in virtual time: `just simulate --quick`, `--cluster 240`
 [group('check')]
 simulate *ARGS: setup
     {{python}} -m mmzero_async.ops.simulate.run {{ARGS}}
