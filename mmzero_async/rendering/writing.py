@@ -94,7 +94,9 @@ def ink(picture: Image.Image) -> float:
 
 def _of_colour(picture: Image.Image, colour: tuple[int, ...]) -> int:
     """How many pixels have exactly this colour; sooner told than the counts of all colours."""
-    return _largest_difference(picture, Image.new("RGB", picture.size, colour)).tobytes().count(0)
+    # One channel at 255 is enough for a level above 0.
+    other = [0 if level == wanted else 255 for wanted in colour for level in range(256)]
+    return picture.point(other).convert("L").tobytes().count(0)
 
 
 def _bounded(told: list[Inscription], shapes: int, without: Image.Image) -> Writing:
@@ -203,15 +205,9 @@ def _flatten(root: Element, chosen: Container[int], size: str = "") -> None:
 
 def _difference(one: Image.Image, two: Image.Image) -> Image.Image:
     """A mask: 255 where the pictures visibly differ."""
-    return _largest_difference(one, two).point(
-        [255 if level > VISIBLE_STEP else 0 for level in range(256)]
-    )
-
-
-def _largest_difference(one: Image.Image, two: Image.Image) -> Image.Image:
-    """In levels, of any channel, at each pixel."""
     red, green, blue = ImageChops.difference(one, two).split()
-    return ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    largest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    return largest.point([255 if level > VISIBLE_STEP else 0 for level in range(256)])
 
 
 def _areas(flat: Image.Image, mask: Image.Image | None = None) -> dict[int, int]:
