@@ -49,6 +49,7 @@ for command in (
     replay_commands.replay,
     look_commands.tail,
     look_commands.why,
+    look_commands.explain,
     look_commands.trace,
     run_commands.metrics,
     track_commands.track,

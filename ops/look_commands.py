@@ -1,4 +1,4 @@
-"""`mmzero tail`, `why` and `trace`: what a run says, what it waits for, where one item went."""
+"""`mmzero tail`, `why`, `explain`, `trace`: what a run says, waits for, and where one item went."""
 
 import json
 from typing import Annotated
@@ -7,12 +7,20 @@ import typer
 
 from mmzero_async.config import ConfigError
 from mmzero_async.log.errors import LogError
+from mmzero_async.ops import explain as explanations
 from mmzero_async.ops import log_commands, otlp
 from mmzero_async.ops import scan as scans
 from mmzero_async.ops import tail as tails
 from mmzero_async.ops import trace as traces
 from mmzero_async.ops import why as reasons
-from mmzero_async.ops.command_line import AsJson, RunFolder, reading, run_folder, say
+from mmzero_async.ops.command_line import (
+    AsJson,
+    RunFolder,
+    reading,
+    role_named,
+    run_folder,
+    say,
+)
 from mmzero_async.projections.spans import trace_id
 
 
@@ -60,9 +68,29 @@ def why(
                 say(line, colour or None)
 
 
+def explain(
+    run: log_commands.RunOrUrl,
+    step: Annotated[int, typer.Option(min=1, help="the last step before the change")],
+    role: Annotated[str, typer.Option(help="whose steps")] = "solver",
+    span: Annotated[int, typer.Option(min=1, help="steps looked at on each side")] = 20,
+    key: log_commands.KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Why a role's reward changed after a step: its terms, what else moved, what happened."""
+    with log_commands.reading_anywhere(run, key) as reader:
+        found = explanations.explain(reader, role_named(role), step, span)
+    if as_json:
+        print(json.dumps(explanations.figures(found)))
+        return
+    for line in explanations.lines(found):
+        say(line)
+
+
 def trace(
     run: log_commands.RunOrUrl,
-    lineage: Annotated[str, typer.Argument()],
+    lineage: Annotated[
+        str, typer.Argument(help="its id; or a picture: a PNG file, or its digest's beginning")
+    ],
     key: log_commands.KeyFile = None,
     to: Annotated[
         str, typer.Option("--otlp", help="send it to an OpenTelemetry collector, http://host:4318")
@@ -71,6 +99,8 @@ def trace(
 ) -> None:
     """One lineage (g12, g12.s0, g12.s0.d3) from proposal to gradient step."""
     with log_commands.reading_anywhere(run, key) as reader:
+        if (picture := traces.picture_named(lineage)) is not None:
+            lineage = traces.drawing_of(reader, picture)
         found = False
         if to:
             spans = traces.spans_of(reader, lineage)

@@ -1,13 +1,16 @@
 """One lineage from proposal to gradient step, told from the log alone."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
-from mmzero_async.log.errors import BlobDropped, BlobMissing
+from mmzero_async.log.errors import BlobDropped, BlobMissing, LogError
 from mmzero_async.log.interface import View
 from mmzero_async.log.where import Where
 from mmzero_async.projections.copies import Copies
 from mmzero_async.projections.settings import settings_of
 from mmzero_async.projections.spans import Span, spans
+from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     Answered,
     AnyEvent,
@@ -60,6 +63,22 @@ def copies(reader: View) -> dict[str, str]:
             case _:
                 pass
     return found
+
+
+def picture_named(text: str) -> str | None:
+    """The digest that a PNG file has, or a digest's beginning as it stands; None for an id."""
+    if text.lower().endswith(".png"):
+        return blob_digest(Path(text).read_bytes())
+    return text if re.fullmatch(r"[0-9a-f]{8,64}", text) else None
+
+
+def drawing_of(reader: View, picture: str) -> str:
+    """The first drawing that became a picture whose digest begins so. LogError for none."""
+    for record in reader.scan(where=Where(kinds=("rendered",))):
+        event = record.event()
+        if isinstance(event, Rendered) and (event.picture or "").startswith(picture):
+            return event.drawing
+    raise LogError(f"no picture of run {reader.run} has digest {picture}")
 
 
 def records(reader: View, lineage: str) -> Iterator[Record]:

@@ -46,16 +46,18 @@ SETTINGS = [
 ]
 
 
-def believable(event: Event) -> Event:
+def believable(event: Event, image_tokens: int = 4) -> Event:
     """The event with tokens that the tiny model knows, and with the picture that it speaks of."""
     if isinstance(event, Rendered) and event.picture:
         return msgspec.structs.replace(event, picture=blob_digest(PICTURE))
     if isinstance(event, Proposed | Coded | Answered):
-        return msgspec.structs.replace(event, generation=_generation(event.generation))
+        return msgspec.structs.replace(
+            event, generation=_generation(event.generation, image_tokens)
+        )
     return event
 
 
-def _generation(it: Generation) -> Generation:
+def _generation(it: Generation, image_tokens: int) -> Generation:
     shown = it.role == "solver"
     samples = [
         msgspec.structs.replace(
@@ -67,7 +69,9 @@ def _generation(it: Generation) -> Generation:
     ]
     return msgspec.structs.replace(
         it,
-        prompt_token_ids=pack_tokens(tiny_model.looking([20, 21]) if shown else [30, 31]),
+        prompt_token_ids=pack_tokens(
+            tiny_model.looking([20, 21], image_tokens) if shown else [30, 31]
+        ),
         images=[blob_digest(PICTURE)] if shown else [],
         samples=samples,
     )
@@ -133,12 +137,14 @@ def learned(
     *,
     seed: int = 5,
     trees: int = 8,
+    image_tokens: int = 4,
     kind: type[LearnedRun] = LearnedRun,
 ) -> Path:
-    """The folder of a run that is over; an event comes in, then the learner does what is due."""
+    """The folder of a run that is over; an event comes in, then the learner does what is due.
+    `image_tokens`: of a picture, to the base's image processor."""
     run = kind(folder, base, overrides)
     for event in grown(seed, trees):
-        run.append(believable(event))
+        run.append(believable(event, image_tokens))
         if isinstance(event, Coded | Answered):
             run.learn()
     run.writer.close()

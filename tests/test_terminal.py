@@ -180,7 +180,7 @@ def test_watch_without_a_terminal_says_a_line_and_for_programs_an_object(
 
 # Commands that look and change nothing; those that do something say what they did instead.
 READING = (
-    *("status", "replay", "tail", "why", "trace", "metrics", "eval", "run-cluster"),
+    *("status", "replay", "tail", "why", "explain", "trace", "metrics", "eval", "run-cluster"),
     *("log verify", "log scan", "log stat", "keys show", "cluster status"),
 )
 
