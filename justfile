@@ -57,11 +57,11 @@ docs *ARGS: setup
 seedling *ARGS: setup
     {{python}} -m mmzero_async.seedling.train {{ARGS}}
 
-# benchmarks beside rivals, one JSON line a figure: `just bench log`, `renderer`, `learner --quick`, `dataset`
+# benchmarks beside rivals, one JSON line a figure: `just bench log`, `renderer`, `learner --quick`, `dataset`, `pipeline`
 [group('check')]
 bench WHAT="" *ARGS: setup
-    @case "{{WHAT}}" in log|renderer|learner|ui|dataset) {{python}} -m mmzero_async.ops.bench.{{WHAT}} {{ARGS}};; *) \
-        echo "just bench {{WHAT}}: not built yet; there is 'just bench log', 'just bench renderer', 'just bench learner', 'just bench ui' and 'just bench dataset'" >&2; \
+    @case "{{WHAT}}" in log|renderer|learner|ui|dataset|pipeline) {{python}} -m mmzero_async.ops.bench.{{WHAT}} {{ARGS}};; *) \
+        echo "just bench {{WHAT}}: not built yet; there is 'just bench log', 'just bench renderer', 'just bench learner', 'just bench ui', 'just bench dataset' and 'just bench pipeline'" >&2; \
         exit 3;; esac
 
 # experiments behind a default, resumable, up to an hour on 2 cores: `just experiment staleness`, `schedules`, `time_to_accuracy`

@@ -5,8 +5,10 @@ import asyncio
 import runpy
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from mmzero_async import telemetry
 from mmzero_async.config import from_json
@@ -26,6 +28,7 @@ from mmzero_async.workers.learner import Learner
 from mmzero_async.workers.loop import Setting
 
 MODULES = (coder, log_server, proposer, renderer, solver)  # loaded for the forks to come
+L = TypeVar("L", bound=Learner)
 IMAGE_TOKENS = 9  # of the seedling's 96 pixels
 
 
@@ -63,10 +66,19 @@ class FixedLengthLearner(Learner):
 
 
 async def _learn(folder: Path, base: Path, steps: int, step_seconds: float) -> None:
-    """As the learner's own process, in a log that it begins itself."""
+    async with learner_in(folder, base, FixedLengthLearner) as learner:
+        learner.step_seconds, learner.last = step_seconds, steps
+        await learner.start()
+        await learner.run()
+
+
+@asynccontextmanager
+async def learner_in(folder: Path, base: Path, kind: type[L]) -> AsyncIterator[L]:
+    """As the learner's own process makes it, in a log that it begins itself."""
     config = from_json((folder / "config.json").read_text())
     logger = telemetry.configure(folder, "learner-0", run=folder.name, role="learner")
-    setting = Setting(folder, "learner-0", config, config.engine.url, logger)
+    url = (folder / "engine.url").read_text()
+    setting = Setting(folder, "learner-0", config, url, logger)
     async with AsyncExitStack() as stack:
         reader = LogReader.open(folder / "log")
         stack.callback(reader.close)
@@ -90,7 +102,4 @@ async def _learn(folder: Path, base: Path, steps: int, step_seconds: float) -> N
         )
         await client.append([started])
         vllm = await stack.enter_async_context(VllmClient(setting.engine_url))
-        learner = FixedLengthLearner(setting, client, AdapterPublisher(vllm), reader, base)
-        learner.step_seconds, learner.last = step_seconds, steps
-        await learner.start()
-        await learner.run()
+        yield kind(setting, client, AdapterPublisher(vllm), reader, base)
