@@ -15,7 +15,7 @@ KEYS = {"figure", "value", "unit", "against", "rival", "ratio"}
 STAGES = ("proposer", "coder", "renderer", "solver")
 EXPECTED = {
     *("share_of_engine", "tokens_per_engine_second", "engine_computes", "engine_waits_for_core"),
-    *("requests_in_flight", "request_seconds", "cpu_engine_front", "cpu_log_server"),
+    *("samples_in_flight", "request_seconds", "cpu_engine_front", "cpu_log_server"),
     *(f"cpu_{stage}" for stage in STAGES),
 }
 

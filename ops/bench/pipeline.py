@@ -14,7 +14,7 @@ another prompt than it saw from the workers. There is no learner (pipeline_run.p
   another process on the machine cannot take away: what smaller batches cost.
 - `engine_computes`: share of time that vLLM's computing process runs; what is missing to 1 it was
   idle, or waited for a core (`engine_waits_for_core`): on two cores all else runs beside it.
-- `requests_in_flight`, `request_seconds`: how many requests the engine had, and how long each took.
+- `samples_in_flight`, `request_seconds`: how much the engine had at once, and how long each took.
 - `cpu_NAME`: processor time a second of each process in the pipeline's turns, against one core.
 """
 
@@ -90,7 +90,7 @@ def figures(went: Went) -> Iterator[Figure]:
     yield figure("tokens_per_engine_second", "tokens/s", lambda t: t.tokens / t.used[CORE].ran)
     yield figure("engine_computes", "share of time", lambda t: t.used[CORE].ran)
     yield figure("engine_waits_for_core", "share of time", lambda t: t.used[CORE].waited)
-    yield figure("requests_in_flight", "requests", lambda t: t.in_flight)
+    yield figure("samples_in_flight", "samples", lambda t: t.in_flight)
     yield figure("request_seconds", "s", lambda t: t.seconds)
     yield figure("cpu_engine_front", "s/s", lambda t: t.used[FRONT].ran)
     for name in ("log_server", *STAGES):

@@ -29,7 +29,7 @@ from mmzero_async.ops.rundir import RunDir, open_run
 PROCESSES = "pipeline_processes"
 STAGES = ("proposer", "coder", "renderer", "solver")
 PATIENCE = 300.0  # seconds for anything to get ready
-POLL = 0.05
+POLL, LOOK = 0.05, 0.25
 PAUSED = 3600.0  # seconds that a paused worker is neither missed nor its lease run out
 
 
@@ -42,11 +42,12 @@ class Turn:
     """What one of the two did in its seconds."""
 
     tokens: float  # drawn, a second
-    in_flight: float  # requests, on average
+    in_flight: float  # samples at the engine, running and waiting, on average
     seconds: float  # a request, on average
     used: dict[str, Spent]  # a second, by process
 
 
+WARM = 60  # answers, about two prompts' worth
 CAPACITY = 24  # requests at the engine: as many as the preset has hands, 2 + 6 + 16
 
 
@@ -86,18 +87,16 @@ class Rig:
         self._signal(signal.SIGCONT)
         try:
             await asyncio.sleep(ramp)
-            start = time.time()
-            tokens, used, took = await self._measured(seconds)
-            end = time.time()
+            measured = time.time()
+            tokens, in_flight, used = await self._measured(seconds)
         finally:
             self._signal(signal.SIGSTOP)
         self.check()
         await self._idle()
         # Without those that were under way when the workers were paused before.
         done = [it for it in self._asked() if it.at - it.told.seconds >= began]
-        under_way = [max(0.0, min(it.at, end) - max(it.at - it.told.seconds, start)) for it in done]
-        mean = _mean([it.told.seconds for it in done if start <= it.at <= end])
-        return Turn(tokens, sum(under_way) / took, mean, used), done
+        took = [it.told.seconds for it in done if it.at >= measured]
+        return Turn(tokens, in_flight, _mean(took), used), done
 
     async def alone(self, requests: list[Asked], ramp: float, seconds: float) -> Turn:
         """The same requests in the same order, as many at once as the run may have."""
@@ -115,21 +114,23 @@ class Rig:
             asking = [group.create_task(hand()) for _ in range(count)]
             await asyncio.sleep(ramp)
             took.clear()
-            tokens, used, _ = await self._measured(seconds)
+            tokens, in_flight, used = await self._measured(seconds)
             for task in asking:
                 task.cancel()
         await self._idle()
-        return Turn(tokens, float(count), _mean(took), used)
+        return Turn(tokens, in_flight, _mean(took), used)
 
-    async def _measured(self, seconds: float) -> tuple[float, dict[str, Spent], float]:
-        """Tokens a second, what each process used a second, and the seconds."""
-        before, drawn, began = self._used(), await self._drawn(), time.monotonic()
-        await asyncio.sleep(seconds)
-        more, took = await self._drawn() - drawn, time.monotonic() - began
-        return more / took, shares(before, self._used(), took), took
-
-    async def _drawn(self) -> float:
-        return (await self.client.metrics())["tokens_generated"]
+    async def _measured(self, seconds: float) -> tuple[float, float, dict[str, Spent]]:
+        """Tokens a second, samples in flight, and what each process used a second."""
+        before, began = self._used(), time.monotonic()
+        first = last = await self.client.metrics()
+        in_flight = []
+        while (took := time.monotonic() - began) < seconds:
+            await asyncio.sleep(min(LOOK, seconds - took))
+            last = await self.client.metrics()
+            in_flight.append(last["running"] + last["waiting"])
+        drawn = last["tokens_generated"] - first["tokens_generated"]
+        return drawn / took, _mean(in_flight), shares(before, self._used(), took)
 
     async def _forget(self) -> None:
         """Empties the engine's caches: it saw these prompts a moment ago."""
@@ -185,7 +186,7 @@ async def rig(forks: Forks, folder: Path) -> AsyncIterator[Rig]:
                 for stage in STAGES:
                     processes[stage] = forks.start(f"{PROCESSES}:module", stage, folder)
                 made = Rig(config, folder, server, client, processes)
-                await _until(lambda: _answers(folder) > 0, processes)
+                await _until(lambda: _answers(folder) >= WARM, processes, pause=0.5)
                 made._signal(signal.SIGSTOP)
                 yield made
     finally:
@@ -211,11 +212,13 @@ def _processes(forks: Forks, run: RunDir) -> Iterator[dict[str, ForkServerProces
             stop(process)
 
 
-async def _until(condition: Callable[[], bool], processes: dict[str, ForkServerProcess]) -> None:
+async def _until(
+    condition: Callable[[], bool], processes: dict[str, ForkServerProcess], pause: float = POLL
+) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():
             _check(processes)
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(pause)
 
 
 def _check(processes: dict[str, ForkServerProcess]) -> None:
@@ -225,7 +228,7 @@ def _check(processes: dict[str, ForkServerProcess]) -> None:
 
 
 def _answers(folder: Path) -> int:
-    """Solvers' answers in the log: when there is one, every stage has had work."""
+    """Solvers' answers in the log: when there are some, every stage has work."""
     reader = LogReader.open(folder / "log")
     try:
         return sum(record.kind == "answered" for record in reader.scan())
