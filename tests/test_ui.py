@@ -190,6 +190,9 @@ async def test_the_most_informative_are_those_whose_answers_were_rewarded_most_u
             await caught_up(client)
             page = await get(client, "/api/informative")
             assert [card["id"] for card in page["cards"]] == [groups[1], groups[2], groups[0]]
+            part = await get(client, "/api/informative", limit="1", first="1")
+            assert [card["id"] for card in part["cards"]] == [groups[2]] and part["next"] == 2
+            assert (await get(client, "/api/informative", first="2"))["next"] is None
 
 
 async def test_curves_and_stages_tell_what_the_log_holds(tmp_path: Path) -> None:
@@ -208,7 +211,10 @@ async def test_curves_and_stages_tell_what_the_log_holds(tmp_path: Path) -> None
             assert solver["reward"] == pytest.approx([0.55, 0.55])
 
 
-async def test_a_page_that_is_open_is_told_of_what_is_written(tmp_path: Path) -> None:
+async def test_a_page_that_is_open_is_told_of_what_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmzero_async.ops.ui.server.ALIVE_SECONDS", 0.1)
     with fed(tmp_path / "demo") as feeder:
         async with dashboard(feeder.folder, feeder.writer.reader()) as client:
             line = await client.get("/api/events")
@@ -222,11 +228,15 @@ async def test_a_page_that_is_open_is_told_of_what_is_written(tmp_path: Path) ->
                     if data is None:
                         continue  # a sign of life
                     state = json.loads(data[1])
-                    if state["read"] == feeder.writer.next_offset:
+                    if state["read"] == feeder.writer.next_offset and state["server"]:
                         break
             assert state["newest_picture"] > 0
             assert [(w["worker"], w["state"]) for w in state["workers"]] == [("coder-0", "unknown")]
+            assert "not running" in state["server"]
             line.close()
+            async with asyncio.timeout(60):  # what nobody asks for any more is not told
+                while (await get(client, "/api/state"))["server"] is not None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
 
 
 async def test_the_audit_finds_every_promise_kept_or_says_which_is_not(tmp_path: Path) -> None:
@@ -354,6 +364,11 @@ async def test_with_a_token_nobody_looks_without_it(tmp_path: Path) -> None:
                     assert "se-cret" not in await answer.text()
             assert (await client.get("/?token=wrong")).status == 401
             assert (await client.get("/api/state?token=se-cret")).status == 401
+            odd = b"GET /api/state HTTP/1.1\r\nHost: x\r\nCookie: mmzero_ui=\xff\xfe\r\n\r\n"
+            reader, writer = await asyncio.open_connection(client.host, client.port)
+            writer.write(odd)
+            assert b" 401 " in await reader.readline()
+            writer.close()
             bearer = {"Authorization": "Bearer se-cret"}
             assert (await client.get("/api/state", headers=bearer)).status == 200
             assert (await client.post("/api/audit")).status == 401

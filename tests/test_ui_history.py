@@ -41,6 +41,7 @@ def test_a_table_stays_small_and_its_weighted_mean_is_that_of_all_steps(
     for i, value in enumerate(values):
         table.add(i + 1, i, {"x": value} if i % 3 else {"x": value, "y": 1.0, "left out": 2.0})
     assert len(table.rows) <= 8
+    assert all(row.steps == table.stride for row in table.rows[:-1])
     columns = table.figures()
     assert set(columns) <= {"step", "offset", "x", "y"}
     assert len({len(column) for column in columns.values()}) <= 1

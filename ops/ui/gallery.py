@@ -4,7 +4,7 @@ Belongs to one thread. A tree that was read is remembered, and read on from wher
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,17 +67,16 @@ class Gallery:
             stop = start
         return Found(cards, stop if stop > after else None, looked)
 
-    def these(self, drawings: Iterable[str], limit: int, wanted: Wanted) -> Found:
-        """Of the drawings named, the first `limit` that are wanted."""
+    def these(self, drawings: Sequence[str], limit: int, wanted: Wanted, first: int = 0) -> Found:
+        """Of the drawings named from the `first` on, those that are wanted, at most `limit`; `next`
+        is the place to go on from."""
         cards: list[dict[str, Any]] = []
-        looked = 0
-        for drawing in drawings:
-            if len(cards) >= limit or looked >= DRAWINGS:
-                break
-            looked += 1
-            if (found := self._card(drawing)) is not None and wanted.matches(found):
+        for place in range(first, len(drawings)):
+            if len(cards) >= limit or place - first >= DRAWINGS:
+                return Found(cards, place, place - first)
+            if (found := self._card(drawings[place])) is not None and wanted.matches(found):
                 cards.append(found)
-        return Found(cards, None, looked)
+        return Found(cards, None, max(0, len(drawings) - first))
 
     def whole(self, drawing: str) -> dict[str, Any] | None:
         """All that is known of a drawing; None for one that the log does not know."""

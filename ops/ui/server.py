@@ -152,8 +152,9 @@ class Ui:
         with _said():
             wanted = parse_wanted(request.query)
             limit = max(1, count_of(request.query, "limit", 24, MOST))
+            first = count_of(request.query, "first", 0, LAST_OFFSET)
         named = self.follower.look.informative
-        found = await self._read(self._one, lambda: self.gallery.these(named, limit, wanted))
+        found = await self._read(self._one, lambda: self.gallery.these(named, limit, wanted, first))
         return _json(msgspec.json.encode(found.figures()))
 
     async def _whole(self, request: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ const figures = (role, pairs) => pairs.map(([name, label]) => ({ role, name, lab
 
 const CHARTS = [
   { title: "Reward", hint: "mean of the groups of a step", lines: roles("reward") },
-  { title: "Easy and hard accuracy", hint: "solver's answers against the proposer's own", unit: "share",
+  { title: "Easy and hard accuracy", hint: "solver's answers against the proposer's own, of groups trained on", unit: "share",
     lines: figures("solver", [["fact:solvability", "easy"], ["fact:agreement", "hard, majority"]]) },
   { title: "Render success", hint: "share of drawings that became pictures", unit: "share",
     lines: figures("coder", [["render_success", "all drawings"], ["fact:render_rate", "groups trained on"]]) },

@@ -4,16 +4,29 @@ import { ask, byId, el, share } from "./dom.js";
 import { picture } from "./card.js";
 
 const EACH = 6;
+const ASKED = 48; // drawings of a stretch that are looked at
 const first = ["start", "middle", "end"];
 let known = [];
 let asked = 0;
 let complete = false;
 
+// One drawing a proposal, those with answers first.
+function chosenOf(cards) {
+  const answered = cards.filter((card) => card.questions.hard.agreement !== null);
+  const proposals = new Map();
+  for (const card of answered.length ? answered : cards) {
+    const proposal = card.id.slice(0, card.id.lastIndexOf("."));
+    if (!proposals.has(proposal)) proposals.set(proposal, card);
+  }
+  return [...proposals.values()].slice(0, EACH);
+}
+
 function average(cards) {
   const shares = cards.map((card) => card.questions.hard.agreement).filter((value) => value !== null);
   const same = cards.map((card) => card.questions.hard.same).filter((value) => value !== null);
   if (!shares.length) return "no answers";
-  return `agreement ${share(shares.reduce((a, b) => a + b, 0) / shares.length)}, as the proposer's ${same.filter(Boolean).length} of ${same.length}`;
+  const mean = share(shares.reduce((a, b) => a + b, 0) / shares.length);
+  return `hard questions of ${shares.length} pictures: agreement ${mean}, the proposer's own answer ${same.filter(Boolean).length} times`;
 }
 
 async function show(column, open) {
@@ -22,8 +35,8 @@ async function show(column, open) {
   column.key = chosen.key;
   column.range = `${chosen.after}-${chosen.before}`;
   try {
-    const page = await ask(`/api/drawings?${new URLSearchParams({ after: chosen.after, before: chosen.before, limit: EACH })}`);
-    column.list.replaceChildren(...page.cards.map((card) => el("li", {},
+    const page = await ask(`/api/drawings?${new URLSearchParams({ after: chosen.after, before: chosen.before, limit: ASKED })}`);
+    column.list.replaceChildren(...chosenOf(page.cards).map((card) => el("li", {},
       el("button", { type: "button", class: "open", "aria-label": `${card.id}: ${card.caption.slice(0, 120)}`, onclick: () => open(card.id) }, picture(card)),
       el("p", { class: "caption" }, card.caption), el("p", { class: "question" }, card.questions.hard.question),
       el("p", { class: "votes" }, card.questions.hard.votes.slice(0, 2).map(([answer, count]) => `${answer} ×${count}`).join(", ") || "–"))));

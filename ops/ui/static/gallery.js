@@ -40,7 +40,7 @@ async function search(mine, wanted, range, tell = say) {
   let { before, after } = range;
   for (let round = 0; round < ROUNDS && found.length < wanted; round += 1) {
     const more = { limit: wanted - found.length };
-    if (before !== undefined && before !== null) more.before = before;
+    if (before !== undefined && before !== null) more[informative() ? "first" : "before"] = before;
     if (after !== undefined) more.after = after;
     const page = await ask(`/api/${informative() ? "informative" : "drawings"}?${query(more)}`);
     if (mine !== turn) return null;

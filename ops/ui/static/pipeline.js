@@ -45,6 +45,14 @@ function stage(one, state) {
   );
 }
 
+const listed = (counts) => Object.entries(counts ?? {}).map(([name, count]) => `${name} ${number(count)}`).join(", ");
+
+function outcomes(counts) {
+  const { "": drawn, ...failed } = counts.renders ?? {};
+  const parts = [`${number(drawn ?? 0)} pictures`, listed(failed) && `not rendered: ${listed(failed)}`, listed(counts.shortcuts) && `shortcuts found: ${listed(counts.shortcuts)}`];
+  return parts.filter(Boolean).join("; ");
+}
+
 export function showPipeline(state) {
   byId("stages").replaceChildren(...state.stages.map((one) => stage(one, state)));
   const rows = ROLES.filter((role) => state.roles[role]).map((role) => {
@@ -53,6 +61,7 @@ export function showPipeline(state) {
       r.served === null ? "–" : `v${r.served}`, number(r.ready), number(r.trained), number(r.rejected)];
   });
   fill(byId("roles"), ["", "steps", "trained to", "served", "groups ready", "trained on", "rejected"], rows);
+  byId("outcomes").textContent = outcomes(state.counts);
   const notes = [...state.notes].reverse().slice(0, 12);
   byId("notes").replaceChildren(...notes.map((note) => el("li", { class: note.sort },
     el("time", {}, moment(note.seconds)), " ", note.text)));
