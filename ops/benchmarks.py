@@ -7,6 +7,7 @@ read; nothing is downloaded unless somebody leaves `--data` out and thereby asks
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,21 +26,20 @@ class Benchmark:
 
     name: str
     task: str
-    dataset: str  # on the Hugging Face hub
     judged: bool = False  # lmms-eval asks another model to read answers: OPENAI_API_KEY
 
 
 KNOWN = {
     one.name: one
     for one in (
-        Benchmark("ai2d", "ai2d", "lmms-lab/ai2d"),
-        Benchmark("chartqa", "chartqa", "lmms-lab/ChartQA"),
-        Benchmark("hallusionbench", "hallusion_bench_image", "lmms-lab/HallusionBench", True),
-        Benchmark("mathverse", "mathverse_testmini", "CaraJ/MathVerse-lmmseval", True),
-        Benchmark("mathvision", "mathvision_testmini", "MathLLMs/MathVision", True),
-        Benchmark("mathvista", "mathvista_testmini", "AI4Math/MathVista", True),
-        Benchmark("mmmu", "mmmu_val", "lmms-lab/MMMU"),
-        Benchmark("mmstar", "mmstar", "Lin-Chen/MMStar"),
+        Benchmark("ai2d", "ai2d"),
+        Benchmark("chartqa", "chartqa"),
+        Benchmark("hallusionbench", "hallusion_bench_image", judged=True),
+        Benchmark("mathverse", "mathverse_testmini", judged=True),
+        Benchmark("mathvision", "mathvision_testmini", judged=True),
+        Benchmark("mathvista", "mathvista_testmini", judged=True),
+        Benchmark("mmmu", "mmmu_val"),
+        Benchmark("mmstar", "mmstar"),
     )
 }
 
@@ -69,24 +69,64 @@ def named(text: str, include: Path | None) -> tuple[list[Benchmark], list[str]]:
     return known, [KNOWN[word].task if word in KNOWN else word for word in words]
 
 
+def installed(python: Path) -> Path | None:
+    """The folder of that Python's lmms_eval; None without one."""
+    look = (
+        "import importlib.util as u; it = u.find_spec('lmms_eval');"
+        "print(it.submodule_search_locations[0] if it else '')"
+    )
+    try:
+        found = subprocess.run([python, "-c", look], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return Path(found.stdout.strip()) if found.stdout.strip() else None
+
+
+def datasets_of(package: Path, tasks: Sequence[str]) -> list[str]:
+    """The datasets on the Hugging Face hub that tasks are made of, as lmms-eval's own task files
+    say it: they move from one version to the next."""
+    files = sorted((package / "tasks").rglob("*.yaml"))
+    texts = {file: file.read_text(errors="replace") for file in files}
+    by_task = {
+        found[1]: file
+        for file, text in texts.items()
+        if (found := re.search(r"^(?:task|group): *[\"']?([\w.-]+)[\"']? *$", text, re.M))
+    }
+    found: dict[str, None] = {}
+    waiting, seen = list(tasks), set[str]()
+    while waiting:
+        task = waiting.pop(0)
+        if task in seen or task not in by_task:
+            continue
+        seen.add(task)
+        text, place = texts[by_task[task]], by_task[task].parent
+        if included := re.search(r"^include: *[\"']?([^\s\"']+)", text, re.M):
+            other = place / included[1]
+            text += "\n" + (other.read_text(errors="replace") if other.exists() else "")
+        found |= dict.fromkeys(re.findall(r"^dataset_path: *[\"']?([^\s\"']+)", text, re.M))
+        waiting += re.findall(r"^ +- *[\"']?([\w.-]+)[\"']? *$", text, re.M)  # of a group
+    return list(found)
+
+
 def objections(known: Sequence[Benchmark], ask: Ask) -> list[str]:
     """What keeps the benchmarks from being run here, each with what to do."""
     found = []
-    if not _has_lmms_eval(ask.python):
+    package = installed(ask.python)
+    if package is None:
         found.append(
             f"{ask.python} has no lmms-eval. Its dependencies are its own, so give it its own "
             "environment: python3 -m venv evals && evals/bin/pip install lmms-eval, then "
             "--python evals/bin/python"
         )
-    if ask.data is not None:
-        missing = [one.dataset for one in known if not _is_there(ask.data, one.dataset)]
-        if missing:
-            wanted = "; ".join(
+    elif ask.data is not None:
+        wanted = datasets_of(package, [one.task for one in known])
+        if missing := [name for name in wanted if not _is_there(ask.data, name)]:
+            fetch = "; ".join(
                 f"HF_HOME={ask.data} hf download --repo-type dataset {name}" for name in missing
             )
             found.append(
                 f"--data {ask.data} lacks {', '.join(missing)}: on a machine with a network, "
-                f"{wanted}"
+                f"{fetch}"
             )
     judged = [one.name for one in known if one.judged]
     if judged and not os.environ.get("OPENAI_API_KEY"):
@@ -99,9 +139,10 @@ def objections(known: Sequence[Benchmark], ask: Ask) -> list[str]:
 
 def downloads(known: Sequence[Benchmark], ask: Ask) -> str:
     """What will be fetched from the network, for people; empty: nothing."""
-    if ask.data is not None or not known:
+    package = installed(ask.python)
+    if ask.data is not None or not known or package is None:
         return ""
-    names = ", ".join(one.dataset for one in known)
+    names = ", ".join(datasets_of(package, [one.task for one in known]))
     home = os.environ.get("HF_HOME", "~/.cache/huggingface")
     return (
         f"lmms-eval downloads {names} from the Hugging Face hub into {home} unless they are there"
@@ -163,14 +204,6 @@ def results(out: Path) -> dict[str, dict[str, float]]:
         }
         for task, figures in told.items()
     }
-
-
-def _has_lmms_eval(python: Path) -> bool:
-    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('lmms_eval') is None)"
-    try:
-        return subprocess.run([python, "-c", look], capture_output=True, timeout=60).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
 
 
 def _is_there(data: Path, dataset: str) -> bool:

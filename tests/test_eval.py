@@ -122,21 +122,50 @@ def test_the_command_line_that_lmms_eval_gets(tmp_path: Path) -> None:
     assert benchmarks.downloads(known, ask) == ""
 
 
-def test_what_needs_a_download_says_so() -> None:
-    known, names = benchmarks.named("mathvision,chartqa", None)
-    told = benchmarks.downloads(known, benchmarks.Ask(tuple(names), Path(sys.executable)))
-    assert "downloads MathLLMs/MathVision, lmms-lab/ChartQA" in told
+TASKS = {
+    "chartqa/chartqa.yaml": 'dataset_path: some-lab/ChartQA\ntask: "chartqa"\n',
+    "mmmu/mmmu_val.yaml": "task: mmmu_val\ninclude: _default\n",
+    "mmmu/_default": "dataset_path: some-lab/MMMU\n",
+    "mathvision/mathvision_testmini.yaml": "group: mathvision_testmini\ntask:\n  - mv_cot\n",
+    "mathvision/mv_cot.yaml": "task: mv_cot\ndataset_path: MathLLMs/MathVision\n",
+}
 
 
-def test_a_local_copy_is_looked_for_before_anything_starts(run: Path, tmp_path: Path) -> None:
-    refused = mmzero("eval", run, "--benchmark", "chartqa,mmmu", "--data", tmp_path)
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """A Python that has a package called lmms_eval, with task files in lmms-eval's layout."""
+    package = tmp_path / "site" / "lmms_eval"
+    for name, text in TASKS.items():
+        file = package / "tasks" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (package / "__init__.py").touch()
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}/site exec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+def test_what_needs_a_download_says_so_by_the_task_files_of_that_very_lmms_eval(
+    python: Path,
+) -> None:
+    known, names = benchmarks.named("mathvision,chartqa,mmmu", None)
+    told = benchmarks.downloads(known, benchmarks.Ask(tuple(names), python))
+    assert "downloads some-lab/ChartQA, some-lab/MMMU, MathLLMs/MathVision" in told  # groups last
+
+
+def test_a_local_copy_is_looked_for_before_anything_starts(
+    run: Path, tmp_path: Path, python: Path
+) -> None:
+    asked = ("--benchmark", "chartqa,mmmu", "--data", tmp_path, "--python", python)
+    refused = mmzero("eval", run, *asked)
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    assert "lacks lmms-lab/ChartQA, lmms-lab/MMMU" in refused.stderr
-    assert "hf download --repo-type dataset lmms-lab/ChartQA" in refused.stderr
-    for name in ("ChartQA", "MMMU"):
-        (tmp_path / "hub" / f"datasets--lmms-lab--{name}" / "snapshots" / "1").mkdir(parents=True)
-    again = mmzero("eval", run, "--benchmark", "chartqa,mmmu", "--data", tmp_path).stderr
-    assert "lacks" not in again
+    assert "lacks some-lab/ChartQA, some-lab/MMMU" in refused.stderr
+    assert "hf download --repo-type dataset some-lab/ChartQA" in refused.stderr
+    (tmp_path / "hub" / "datasets--some-lab--ChartQA" / "snapshots" / "1").mkdir(parents=True)
+    known, names = benchmarks.named("chartqa,mmmu", None)
+    [left] = benchmarks.objections(known, benchmarks.Ask(tuple(names), python, tmp_path))
+    assert "lacks some-lab/MMMU:" in left
 
 
 def test_a_python_without_lmms_eval_and_an_unknown_name_are_told(run: Path) -> None:

@@ -5,12 +5,14 @@ terminal.
 """
 
 import json
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import tiny_model
 from learned_run import learned
@@ -113,6 +115,73 @@ async def test_vllm_says_of_an_exported_model_what_it_says_of_the_adapter(
     print(f"largest difference {worst:.2e} nats over {len(merged[1])} tokens")
     assert worst < NEAR
     assert before[0] != adapter[0] or float(np.abs(before[1] - adapter[1]).max()) > 10 * NEAR
+
+
+TASK = """dataset_path: parquet
+dataset_kwargs:
+  data_files:
+    test: FILE
+task: scenes
+test_split: test
+output_type: generate_until
+doc_to_visual: !function looks.picture
+doc_to_text: "question"
+doc_to_target: "answer"
+generation_kwargs:
+  max_new_tokens: 24
+  temperature: 0
+process_results: !function looks.right
+metric_list:
+  - metric: right
+    aggregation: mean
+    higher_is_better: true
+"""
+LOOKS = """
+def picture(doc):
+    return [doc["image"].convert("RGB")]
+
+
+def right(doc, results):
+    return {"right": float(doc["answer"] in results[0])}
+"""
+
+
+def a_task(folder: Path) -> Path:
+    """Held-out scenes as a task of lmms-eval's, from a local file."""
+    from datasets import Dataset, Features, Image, Value
+
+    from mmzero_async.seedling.batches import render
+    from mmzero_async.seedling.heldout import heldout
+
+    words = load_templates("seedling").solver
+    rows = [
+        {
+            "image": PIL.Image.fromarray(render(scene.svg, 96)),
+            "question": words.format(question=scene.easy.question),
+            "answer": scene.easy.answer,
+        }
+        for scene in heldout(6, seed=778)
+    ]
+    kinds = Features({"image": Image(), "question": Value("string"), "answer": Value("string")})
+    folder.mkdir()
+    Dataset.from_list(rows, features=kinds).to_parquet(folder / "scenes.parquet")
+    (folder / "scenes.yaml").write_text(TASK.replace("FILE", str(folder / "scenes.parquet")))
+    (folder / "looks.py").write_text(LOOKS)
+    return folder
+
+
+def test_lmms_eval_asks_a_task_of_ones_own_of_base_and_adapter(run: Path, tmp_path: Path) -> None:
+    """With a Python that has lmms-eval, named by MMZERO_EVALS_PYTHON."""
+    python = os.environ.get("MMZERO_EVALS_PYTHON")
+    if python is None:
+        pytest.skip("lmms-eval is a program of its own: name its Python by MMZERO_EVALS_PYTHON")
+    asked = ("--benchmark", "scenes", "--tasks", a_task(tmp_path / "tasks"), "--python", python)
+    done = mmzero("eval", run, *asked, "--data", tmp_path / "cache", "--json", timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)["benchmarks"]
+    assert len(found) == 2 and "base" in found
+    shares = [tasks["scenes"]["right"] for tasks in found.values()]
+    assert shares[0] >= 0.5 and all(0 <= share <= 1 for share in shares)
 
 
 def test_a_run_on_a_terminal_is_a_table_that_leaves_it_as_it_was(tmp_path: Path) -> None:
