@@ -88,9 +88,9 @@ def datasets_of(package: Path, tasks: Sequence[str]) -> list[str]:
     files = sorted((package / "tasks").rglob("*.yaml"))
     texts = {file: file.read_text(errors="replace") for file in files}
     by_task = {
-        found[1]: file
+        named[1]: file
         for file, text in texts.items()
-        if (found := re.search(r"^(?:task|group): *[\"']?([\w.-]+)[\"']? *$", text, re.M))
+        if (named := re.search(r"^(?:task|group): *[\"']?([\w.-]+)[\"']? *$", text, re.M))
     }
     found: dict[str, None] = {}
     waiting, seen = list(tasks), set[str]()
