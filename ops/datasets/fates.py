@@ -54,7 +54,9 @@ class Fates:
                     pass
         unsorted = np.array(keys, np.uint64)
         order = np.argsort(unsorted, kind="stable")
-        self._keys, self._offsets = unsorted[order], np.array(offsets, np.uint64)[order]
+        # Arrays of Python's own: numpy takes twenty times as long to look up a single number.
+        self._keys = array("Q", unsorted[order].tobytes())
+        self._offsets = array("Q", np.array(offsets, np.uint64)[order].tobytes())
 
     def of(self, role: Role, group: str) -> Found:
         for offset in self._candidates(_key(role, group)):
@@ -71,9 +73,9 @@ class Fates:
         return self._versions[role][count - 1] if count else 0
 
     def _candidates(self, key: int) -> Iterator[int]:
-        place = int(np.searchsorted(self._keys, np.uint64(key)))
-        while place < len(self._keys) and int(self._keys[place]) == key:
-            yield int(self._offsets[place])
+        place = bisect_left(self._keys, key)
+        while place < len(self._keys) and self._keys[place] == key:
+            yield self._offsets[place]
             place += 1
 
 
