@@ -22,6 +22,7 @@ FIGURES = {
     "dataset_vs_pyarrow",
     "dataset_lineages",
     "dataset_pictures",
+    "dataset_load",
     "dataset_peak_memory",
 }
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import pyarrow.parquet as pq
 
 from mmzero_async.log.reader import LogReader
@@ -67,6 +68,7 @@ def figures(folder: Path, lineages: int) -> Iterator[Figure]:
     if contents(folder / "one") != contents(folder / "two"):
         raise RuntimeError("two exports of one log are not the same bytes")
     disk = max(disk, write_rate(folder / "raw", first.manifest.bytes))
+    loading, reading = load_seconds(folder / "one", first.manifest.rows)
     seconds = min(first.seconds, second.seconds)
     size = first.manifest.bytes
     rate, rows = size / seconds / 1e6, first.manifest.rows
@@ -87,6 +89,14 @@ def figures(folder: Path, lineages: int) -> Iterator[Figure]:
         "MB/s",
         "reading the same PNGs from the log and checking their digests alone",
         picture_bytes / pictures / 1e6,
+    )
+    yield Figure(
+        "dataset_load",
+        rows / loading,
+        "rows/s",
+        "pyarrow reading the same files",
+        rows / reading,
+        "datasets.load_dataset into an empty cache, first and last picture decoded",
     )
     mapped = (run / "log" / "data.mdb").stat().st_size / 1e6
     peak = max(first.peak, second.peak) / 1e6
@@ -118,6 +128,21 @@ def _own_memory(pid: int) -> int:
     return next(
         (int(ln.split()[1]) << 10 for ln in status.splitlines() if ln.startswith("RssAnon:")), 0
     )
+
+
+def load_seconds(dataset: Path, rows: int) -> tuple[float, float]:
+    """Of `datasets.load_dataset` and of pyarrow. RuntimeError for another number of rows."""
+    began = time.perf_counter()
+    found = datasets.load_dataset(str(dataset), cache_dir=str(dataset.parent / "cache"))["train"]
+    if found.num_rows != rows or not all(found[at]["image"].size for at in (0, rows - 1)):
+        raise RuntimeError(f"load_dataset gave {found.num_rows} rows of {rows}")
+    loading = time.perf_counter() - began
+    began = time.perf_counter()
+    for shard in sorted((dataset / "data").glob("*.parquet")):
+        with pq.ParquetFile(shard) as file:
+            for group in range(file.num_row_groups):
+                file.read_row_group(group)
+    return loading, time.perf_counter() - began
 
 
 def read_alone(run: Path) -> tuple[float, float, int]:
