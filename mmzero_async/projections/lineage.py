@@ -109,15 +109,16 @@ class Lineage:
     def admits(self, event: AnyEvent) -> bool:
         """Whether the log still waits for this: False for a second settlement of the same work."""
         key = completes(event)
-        if key is None:
-            return True
+        return key is None or self._awaits(key)
+
+    def _awaits(self, key: str) -> bool:
         if key.startswith("propose/"):
             return indices(key.removeprefix("propose/"))[0] not in self.settled_prompts
         return key in self.open
 
     def apply(self, offset: int, event: AnyEvent) -> tuple[list[Work], list[CompleteGroup]]:
         key = completes(event)
-        if key is None or not self.admits(event):
+        if key is None or not self._awaits(key):
             return [], []
         self.open.pop(key, None)
         match event:

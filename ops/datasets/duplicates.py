@@ -2,7 +2,7 @@
 
 Words are compared in one spelling (NFKC, case, blanks). Pictures look the same when their
 fingerprints differ in at most BITS of 2304, as copies do in a run (projections/copies.py). What is
-remembered of a row are 16 bytes of numbers in a dictionary; fingerprints are read again from the
+remembered of a row are two numbers in a dictionary; fingerprints are read again from the
 log when words agree.
 """
 
