@@ -291,7 +291,7 @@ def test_a_trained_picture_can_be_traced_and_becomes_a_row_of_a_dataset(story: S
     told = mmzero("trace", story.run, step.groups[0]).stdout
     for word in ("proposed", "coded", "rendered", "answered", "rewarded", "trained"):
         assert word in told
-    wrote = re.match(r"(\d+) rows", mmzero("dataset", story.run).stdout)
+    wrote = re.search(r"(\d+) rows in", mmzero("dataset", story.run).stdout)
     assert wrote is not None and 0 < int(wrote[1]) <= rendered
 
 
