@@ -7,23 +7,19 @@ The story is told once; each test looks at one part of it.
 """
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+from whole_run import PATIENCE, WholeRun, mmzero, until
 
 from mmzero_async.engines.launch import installed
-from mmzero_async.log.reader import LogReader
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     ROLES,
@@ -38,49 +34,11 @@ from mmzero_async.schemas.packing import unpack_logprobs, unpack_tokens
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-PATIENCE = 420.0  # seconds for any one thing to happen, on a busy machine
 STEPS = 3
 
 
-def mmzero(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mmzero_async.ops.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def until(what: str, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.2)
-
-
-def family(run: Path, module: str = "") -> list[psutil.Process]:
-    """Every process that works for the run, the engine's included; or those of one module.
-
-    A process may end between being listed and being asked: such a one is no longer there.
-    """
-    found = []
-    for process in psutil.process_iter():
-        try:
-            command = " ".join(process.cmdline())
-            ours = str(run) in command or process.environ().get(MARK) == str(run)
-        except psutil.Error:
-            continue
-        if ours and module in command:
-            found.append(process)
-    return found
-
-
-MARK = "MMZERO_TEST_RUN"  # children inherit it
-
-
 @dataclass
-class Story:
-    run: Path
+class Story(WholeRun):
     interrupted: tuple[int, list[psutil.Process]] = (-1, [])
     left_by_kill: list[psutil.Process] = field(default_factory=list)
     steps_at_interrupt: int = 0
@@ -88,49 +46,24 @@ class Story:
     status: int = -1
     printed: str = ""
 
-    def reader(self) -> LogReader:
-        return LogReader.open(self.run / "log")
-
-    def count(self, kind: type[Any], **wanted: str) -> int:
-        if not (self.run / "log" / "data.mdb").exists():
-            return 0
-        try:
-            reader = self.reader()
-        except Exception:  # being made this moment
-            return 0
-        try:
-            events = (record.event() for record in reader.scan())
-            return sum(
-                isinstance(e, kind) and all(getattr(e, k) == v for k, v in wanted.items())
-                for e in events
-            )
-        finally:
-            reader.close()
-
-    def start(self) -> subprocess.Popen[str]:
-        overrides = [f"max_steps={STEPS}", "max_minutes=0", "eval.scenes=20"]
-        overrides += ["learner.proposer.groups=2", "learner.coder.groups=4"]
-        overrides += ["learner.solver.groups=6"]
-        output = (self.run.parent / "output.txt").open("a")
-        return subprocess.Popen(
-            [sys.executable, "-m", "mmzero_async.ops.cli", "run", "--run", self.run, *overrides],
-            stdout=output,
-            stderr=output,
-            text=True,
-            env={**os.environ, MARK: str(self.run), "COLUMNS": "200"},
+    def begin(self) -> subprocess.Popen[str]:
+        return self.start(
+            f"max_steps={STEPS}",
+            *("max_minutes=0", "eval.scenes=20"),
+            *("learner.proposer.groups=2", "learner.coder.groups=4", "learner.solver.groups=6"),
         )
 
-    def kill(self, module: str, worker: str, role: str) -> None:
+    def strike(self, module: str, worker: str, role: str) -> None:
         """kill -9, then waits until it is back."""
         before = self.count(WorkerJoined, worker=worker) if role else 0
-        [victim] = family(self.run, f"workers.{module}")
+        [victim] = self.family(f"workers.{module}")
         victim.kill()
         if role:
             until(f"{worker} back", lambda: self.count(WorkerJoined, worker=worker) > before)
         else:
             until(
                 f"{module} back",
-                lambda: any(p.pid != victim.pid for p in family(self.run, f"workers.{module}")),
+                lambda: any(p.pid != victim.pid for p in self.family(f"workers.{module}")),
             )
         self.joined_again[module] = 1
 
@@ -139,22 +72,22 @@ class Story:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     installed()
     told = Story(tmp_path_factory.mktemp("story") / "run")
-    process = told.start()
+    process = told.begin()
     try:
         until("a first step", lambda: told.count(StepCommitted) > 0)
         process.send_signal(signal.SIGINT)
         process.wait(60)
-        told.interrupted = (process.returncode, family(told.run))
+        told.interrupted = (process.returncode, told.family())
         told.steps_at_interrupt = told.count(StepCommitted)
 
-        process = told.start()
+        process = told.begin()
         until("a further step", lambda: told.count(StepCommitted) > told.steps_at_interrupt)
         process.kill()
         process.wait()
-        until("all of it gone", lambda: not family(told.run))
-        told.left_by_kill = family(told.run)
+        until("all of it gone", lambda: not told.family())
+        told.left_by_kill = told.family()
 
-        process = told.start()
+        process = told.begin()
         answers = told.count(Answered)
         until("answers go on", lambda: told.count(Answered) > answers + 5)
         for module, worker, role in (
@@ -163,17 +96,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             ("log_server", "log-server", ""),
             ("learner", "learner-0", "learner"),
         ):
-            told.kill(module, worker, role)
+            told.strike(module, worker, role)
         told.status = process.wait(PATIENCE * 2)
-        told.printed = (told.run.parent / "output.txt").read_text()
+        told.printed = told.output.read_text()
         yield told
     finally:
-        process.kill()
-        for left in family(told.run):
-            left.kill()
+        told.end(process)
         if told.status != 0:
-            print((told.run.parent / "output.txt").read_text())
-            print(mmzero("tail", told.run, "--no-follow", "-n", "60").stdout)
+            print(told.evidence())
 
 
 def test_ctrl_c_leaves_no_process_behind_and_a_log_that_opens(story: Story) -> None:
