@@ -1,6 +1,6 @@
 """`just bench pipeline`: tokens a second of the whole pipeline, beside its engine alone.
 
-    python -m mmzero_async.ops.bench.pipeline           some five minutes
+    python -m mmzero_async.ops.bench.pipeline           some four minutes
     python -m mmzero_async.ops.bench.pipeline --quick   within 45 seconds, if nothing else runs
 
 One JSON line a figure. Pipeline and engine take turns in one run: the workers generate for some
