@@ -36,7 +36,7 @@ class Publisher(Protocol):
 
     A version is served as a whole or not at all, and no token is drawn from anything else. Of
     several engines all that are up serve it when `publish` returns; one that was away is asked for
-    it by nobody until it was published there too (docs/adr/0016).
+    it by nobody until it was published there too (docs/adr/0019).
     """
 
     async def publish(self, role: Role, version: int, path: Path, digest: str = "") -> str:
