@@ -80,6 +80,27 @@ def test_a_merged_model_of_any_family_says_what_its_adapter_said(
     assert (before - with_adapter).abs().max() > 100 * NEAR
 
 
+def test_files_narrower_than_the_model_computes_in_do_not_round_the_adapter(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    """As the seedling's are: float16 on disk, float32 in its configuration."""
+    narrow, out = tmp_path / "narrow", tmp_path / "out"
+    shutil.copytree(tiny_folder, narrow)
+    tensors = load_file(narrow / "model.safetensors")
+    halves = {name: tensor.half() for name, tensor in tensors.items()}
+    save_file(halves, narrow / "model.safetensors", metadata={"format": "pt"})
+    album = Album()
+    policy, window = fresh(narrow), tiny_model.window(album, 0)
+    version = trained(policy, tmp_path / "run")
+    with_adapter = spoken(policy, window, album)
+    out.mkdir()
+    changed = merged.merge(narrow, version, out)
+    found = load_file(out / "model.safetensors")
+    wide = {name for name, tensor in found.items() if tensor.dtype == torch.float32}
+    assert wide == set(changed)
+    assert (spoken(fresh(out), window, album) - with_adapter).abs().max() < NEAR
+
+
 def test_layers_that_the_files_call_otherwise_are_found(tmp_path: Path, tiny_folder: Path) -> None:
     """As in Qwen2.5-VL's own files: `model.layers.0`, `visual.blocks.0`."""
     older = tmp_path / "older"

@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(str(error))
     base = base_model_folder(from_json("{}"))
     # A rate at which a few steps change what is said.
-    rates = [f"learner.{role}.lr=0.01" for role in ("proposer", "coder", "solver")]
+    rates = [f"learner.{role}.lr=0.003" for role in ("proposer", "coder", "solver")]
     # 96 x 96 pixels are 3 x 3 tokens to it.
     return learned(tmp_path_factory.mktemp("finished") / "demo", base, rates, image_tokens=9)
 

@@ -33,10 +33,10 @@ class Product:
     b: Tensor  # [out, rank]
     scale: float
 
-    def added_to(self, weight: Tensor) -> Tensor:
-        """In float64, rounded once to the weight's own type."""
+    def added_to(self, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """In float64, rounded once, to the weight's own type where no other is said."""
         product = self.scale * (self.b.double() @ self.a.double())
-        return (weight.double() + product).to(weight.dtype)
+        return (weight.double() + product).to(dtype or weight.dtype)
 
 
 def merge(base: Path, version: Path, out: Path) -> list[str]:
@@ -48,7 +48,7 @@ def merge(base: Path, version: Path, out: Path) -> list[str]:
     names = {file: _names(file) for file in files}
     places = _places(products, [name for found in names.values() for name in found], family.vision)
     for file in files:
-        tensors = dict(_changed(file, names[file], places))
+        tensors = dict(_changed(file, names[file], places, _computed_in(base)))
         (out / file.name).write_bytes(packed(tensors, metadata={"format": "pt"}))
     for file in sorted(base.iterdir()):
         if file.is_file() and file.suffix != ".safetensors":
@@ -104,7 +104,7 @@ def _places(products: Mapping[str, Product], names: list[str], vision: str) -> d
 
 
 def _changed(
-    file: Path, names: list[str], places: Mapping[str, Product]
+    file: Path, names: list[str], places: Mapping[str, Product], computed_in: torch.dtype
 ) -> Iterator[tuple[str, Tensor]]:
     with safe_open(file, "pt") as tensors, torch.no_grad():
         for name in names:
@@ -118,7 +118,15 @@ def _changed(
                     f"{name} is {tuple(tensor.shape)}, the adapter's is "
                     f"{(len(product.b), product.a.shape[1])}: it was trained on another base"
                 )
-            yield name, product.added_to(tensor)
+            # Files may be narrower than what the model computes in, as the seedling's are.
+            yield name, product.added_to(tensor, torch.promote_types(tensor.dtype, computed_in))
+
+
+def _computed_in(base: Path) -> torch.dtype:
+    """The type that the model's own configuration names; the narrowest where it names none."""
+    config = json.loads((base / "config.json").read_text())
+    name = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
+    return getattr(torch, str(name).removeprefix("torch."))  # type: ignore[no-any-return]
 
 
 def _names(file: Path) -> list[str]:
