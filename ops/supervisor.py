@@ -199,10 +199,11 @@ class Supervisor:
     async def _keep_engine(self, server: VllmServer) -> None:
         failures = 0
         while failures < 3:
-            status = await server.wait()
-            self.logger.error("engine died", status=status, last_words=server.last_words())
-            self.say(f"the engine died (status {status}); starting it again")
-            await server.stop()
+            if not failures:  # else there is none to wait for
+                status = await server.wait()
+                self.logger.error("engine died", status=status, last_words=server.last_words())
+                self.say(f"the engine died (status {status}); starting it again")
+                await server.stop()
             try:
                 await server.start()
                 failures = 0
