@@ -16,7 +16,8 @@ import msgspec
 from PIL import Image
 
 from mmzero_async.rendering.canvas import padded
-from mmzero_async.rendering.engine import Drawn, Engine, opened
+from mmzero_async.rendering.engine import Drawn, Engine
+from mmzero_async.rendering.engines import opened
 from mmzero_async.rendering.fingerprint import fingerprint
 from mmzero_async.rendering.frames import (
     Options,

@@ -12,11 +12,12 @@ from multiprocessing import get_context
 from typing import Any
 
 from mmzero_async.rendering.child import squared
-from mmzero_async.rendering.engine import Resvg, opened
+from mmzero_async.rendering.engines import opened
 from mmzero_async.rendering.fingerprint import fingerprint
 from mmzero_async.rendering.fonts import font_files
 from mmzero_async.rendering.mending import fitted
 from mmzero_async.rendering.png import encoded
+from mmzero_async.rendering.resvg import Resvg
 from mmzero_async.rendering.writing import ink
 
 Draw = Callable[[str, int], bytes]
