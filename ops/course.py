@@ -17,6 +17,7 @@ from typing import Any
 
 from mmzero_async import __version__
 from mmzero_async.config import Config
+from mmzero_async.engines.errors import PolicyNotLoaded
 from mmzero_async.engines.pool import Engine
 from mmzero_async.log.interface import Reader
 from mmzero_async.ops.evaluate import evaluate
@@ -25,6 +26,7 @@ from mmzero_async.projections.report import Report, accuracy
 from mmzero_async.roles.grading import GRADER
 from mmzero_async.schemas.events import (
     ROLES,
+    Evaluated,
     Event,
     Measured,
     RunFinished,
@@ -165,25 +167,38 @@ class Course:
         """The held-out score, unless the log has it already."""
         if not self.config.run.evaluate:
             return
-        published = self.report.pipeline.policies.published["solver"]
         done = {(e.moment, e.mode) for e in self.report.evaluations}
         for mode in ("greedy", "sampled") if self.config.eval.sampled else ("greedy",):
             if (moment, mode) in done or self.stopping.is_set():
                 continue
             self.say(f"held-out score {moment}, {mode}: {self.config.eval.scenes} scenes")
-            event = await evaluate(
-                self.engine,
-                self.config,
-                policy=published.policy,
-                version=published.version,
-                moment=moment,
-                mode=mode,
-            )
+            event = await self._score(moment, mode)
             await self._append(event)
             for name, hard in (("easy", False), ("hard", True)):
                 correct, asked = accuracy(event, hard=hard)
                 self.say(f"  {name}: {correct / asked:.1%} of {asked}")
         await self.catch_up()
+
+    async def _score(self, moment: str, mode: str) -> Evaluated:
+        """Of the newest solver. Whole groups that are left are trained on meanwhile, and a version
+        that was replaced twice is served no more: then the newer one is scored from the start."""
+        while True:
+            published = self.report.pipeline.policies.published["solver"]
+            try:
+                return await evaluate(
+                    self.engine,
+                    self.config,
+                    policy=published.policy,
+                    version=published.version,
+                    moment=moment,
+                    mode=mode,
+                )
+            except* PolicyNotLoaded:
+                await self.catch_up()
+                newest = self.report.pipeline.policies.published["solver"]
+                if newest.version == published.version:
+                    raise
+            self.say(f"  {published.policy} was replaced meanwhile: {newest.policy} is asked")
 
     async def catch_up(self) -> None:
         """Reads on in the log; one on another host may be out of reach, and is asked again."""
