@@ -150,18 +150,20 @@ class Run:
     def kill_rank(self, rank: int) -> None:
         """One process of a learner of several; the launcher must end with it."""
         launcher = self.processes[LEARNER]
-        self.until("the ranks are there", lambda: self._rank(rank) is not None)
-        process = self._rank(rank)
+        self.until("the ranks are there", lambda: self._rank(rank, launcher.pid) is not None)
+        process = self._rank(rank, launcher.pid)
         assert process is not None
         process.kill()
         assert launcher.wait() == 1, launcher.last_words()
         self.kills[f"rank {rank}"] += 1
         self.start(LEARNER)
 
-    def _rank(self, rank: int) -> psutil.Process | None:
+    def _rank(self, rank: int, launcher: int) -> psutil.Process | None:
+        """A launcher's own: one of its killed forerunner may be on its way out still."""
         for process in self.ranks():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get("RANK") == str(rank):
+                parents = [parent.pid for parent in process.parents()]
+                if process.environ().get("RANK") == str(rank) and launcher in parents:
                     return process
         return None
 

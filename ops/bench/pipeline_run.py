@@ -48,9 +48,7 @@ class Turn:
 
 
 WARM = 60  # answers, about two prompts' worth
-# Requests at the engine. A hand also waits for its commit and its next lease, a good third of its
-# time: it takes this many for the engine's batch (engine.max_num_seqs samples) to be full.
-CAPACITY = 40
+CAPACITY = 24  # requests at the engine: as many as the preset has hands, 2 + 6 + 16
 
 
 def settings() -> Config:
