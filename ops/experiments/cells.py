@@ -1,9 +1,11 @@
 """What experiments share: cells that are done stay done, and a table says mean and deviation."""
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +19,14 @@ def written(file: Path, kind: type[T]) -> Iterator[T]:
             yield msgspec.json.decode(line, type=kind)
         except msgspec.MsgspecError:
             continue
+
+
+def keep(file: Path, outcome: Any) -> None:
+    """One more outcome, a dataclass: a line in the file, and on the screen."""
+    line = json.dumps(asdict(outcome))
+    with file.open("a") as lines:
+        lines.write(line + "\n")
+    print(line, flush=True)
 
 
 def spread(values: Sequence[float], form: str) -> str:

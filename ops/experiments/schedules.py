@@ -11,15 +11,14 @@ pictures of what was found in these runs.
 
 import argparse
 import asyncio
-import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from mmzero_async.config import Config, ConfigError, load
-from mmzero_async.ops.experiments.cells import spread, written
+from mmzero_async.ops.experiments.cells import keep, spread, written
 from mmzero_async.ops.experiments.pictures import pick
 from mmzero_async.ops.supervisor import supervise
 from mmzero_async.projections.report import Report, accuracy
@@ -188,9 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if found is None:
             sys.exit("stopped; the same command goes on")
         done[cell] = found
-        with file.open("a") as lines:
-            lines.write(json.dumps(asdict(found)) + "\n")
-        print(json.dumps(asdict(found)), flush=True)
+        keep(file, found)
     print(table(done[cell] for cell in plan))
     if options.pictures is not None:
         listing = pick([run_of(folder, cell) for cell in plan], options.pictures)

@@ -10,12 +10,11 @@ table of all cells at its end.
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -25,7 +24,7 @@ from mmzero_async.config import Config, load
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.server import VllmServer
 from mmzero_async.learner.step import make_deterministic
-from mmzero_async.ops.experiments.cells import spread, written
+from mmzero_async.ops.experiments.cells import keep, spread, written
 from mmzero_async.ops.experiments.solver_alone import Asked, SolverAlone
 from mmzero_async.ops.rundir import base_model_folder
 from mmzero_async.projections.report import accuracy
@@ -179,9 +178,7 @@ async def run(options: argparse.Namespace) -> None:
                 config = load("seedling", [*options.overrides, *CORRECTIONS[cell.correction]])
                 outcome = await run_cell(cell, config, base, engine, options)
                 done[cell] = outcome
-                with file.open("a") as lines:
-                    lines.write(json.dumps(asdict(outcome)) + "\n")
-                print(json.dumps(asdict(outcome)), flush=True)
+                keep(file, outcome)
     print(table(done[cell] for cell in plan))
 
 

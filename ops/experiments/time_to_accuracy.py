@@ -18,7 +18,7 @@ import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,7 @@ from mmzero_async.config import Config, load
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.server import VllmServer
 from mmzero_async.ops.evaluate import evaluate
-from mmzero_async.ops.experiments.cells import spread, written
+from mmzero_async.ops.experiments.cells import keep, spread, written
 from mmzero_async.ops.experiments.clock import Clock
 from mmzero_async.ops.rundir import base_model_folder
 from mmzero_async.ops.supervisor import supervise
@@ -221,12 +221,10 @@ async def score(
             yield outcome(cell, asked, clock, points, float((run / "load").read_text()))
 
 
-async def keep(file: Path, outcomes: AsyncIterator[Outcome]) -> None:
+async def keep_all(file: Path, outcomes: AsyncIterator[Outcome]) -> None:
     """Writes each down as it comes."""
     async for one in outcomes:
-        with file.open("a") as lines:
-            lines.write(json.dumps(asdict(one)) + "\n")
-        print(json.dumps(asdict(one)), flush=True)
+        keep(file, one)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -254,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.exit(stopped)
     if missing and not options.only_run:
         try:
-            asyncio.run(keep(file, score(folder, missing, asked, options.threads)))
+            asyncio.run(keep_all(file, score(folder, missing, asked, options.threads)))
         except KeyboardInterrupt:
             sys.exit(stopped)
     done = finished(file, asked)
