@@ -7,7 +7,7 @@ import zmq
 
 from mmzero_async.config import LogConfig
 from mmzero_async.transport.keys import Authorized
-from mmzero_async.transport.security import gate_of, listen, receive
+from mmzero_async.transport.security import gate_of, listen, receive, send
 
 LINGER_MS = 500  # for the last answers of a server that stops
 
@@ -70,7 +70,7 @@ class RouterLine:
 
     def send(self, identity: bytes, frames: list[bytes]) -> bool:
         try:
-            self._socket.send_multipart([identity, *frames], zmq.NOBLOCK)
+            send(self._socket, [identity, *frames])
         except zmq.ZMQError as error:
             self._logger.debug("could not send", error=str(error))
             return False

@@ -25,7 +25,7 @@ from mmzero_async.transport import reading as r
 from mmzero_async.transport.errors import BadMessage
 from mmzero_async.transport.keys import Authorized
 from mmzero_async.transport.messages import encode
-from mmzero_async.transport.security import gate_of, receive
+from mmzero_async.transport.security import gate_of, receive, send
 from mmzero_async.transport.sockets import read_server_socket
 
 MOST_WAITING = 1024  # readers that follow; more are answered at once
@@ -176,8 +176,7 @@ class ReadServer:
     def _send(self, identity: bytes, message: r.Reply, *frames: bytes) -> None:
         """Dropped when the reader is gone, or does not take what it was sent: it asks again."""
         try:
-            parts = [identity, encode(message), *frames]
-            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
+            send(self._socket, [identity, encode(message), *frames], copy=False)
         except zmq.ZMQError as error:
             self._log.debug("could not send", error=str(error))
 

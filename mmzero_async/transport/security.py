@@ -211,6 +211,19 @@ def receive(socket: zmq.Socket[bytes], gate: Gate | None) -> tuple[bytes, bytes,
     return identity, str(first.get("User-Id")).encode(), frames
 
 
+def send(socket: zmq.Socket[bytes], parts: list[bytes], copy: bool = True) -> None:
+    """To a connection of a ROUTER, at once. zmq.ZMQError when it is gone, or takes nothing.
+
+    libzmq hears that a peer has read only once a millisecond while it sends, so that a queue may
+    pass for full long after it was emptied. It is made to listen before that is believed.
+    """
+    try:
+        socket.send_multipart(parts, zmq.NOBLOCK, copy)
+    except zmq.Again:
+        socket.getsockopt(zmq.EVENTS)
+        socket.send_multipart(parts, zmq.NOBLOCK, copy)
+
+
 def is_loopback(host: str) -> bool:
     """Whether nobody but this host can reach what listens there."""
     try:
