@@ -6,7 +6,16 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmzero_async.engines.balance import STEP, Load, Not, Standing, adapted, choose, congested
+from mmzero_async.engines.balance import (
+    HUNGRY,
+    STEP,
+    Load,
+    Not,
+    Standing,
+    adapted,
+    carries,
+    choose,
+)
 from mmzero_async.projections.capacity import shares
 
 STANDINGS = st.lists(
@@ -81,11 +90,14 @@ def test_a_limit_shrinks_when_the_engine_is_congested_and_grows_when_it_held_som
 ) -> None:
     after = adapted(limit, before, now, samples=samples, held_back=held_back, least=4.0, most=512.0)
     assert 4.0 <= after <= 512.0
-    if congested(before, now):
+    part = carries(before, now)
+    assert 0 < part <= 1
+    if part < 1:
         felt = 0 < samples <= limit
-        assert after == (max(samples / 2, 4.0) if felt else limit)
+        assert after == (max(samples * part, 4.0) if felt else limit)
     elif held_back:
-        assert after == min(limit + STEP, 512.0)
+        assert after >= min(limit + STEP, 512.0)
+        assert after <= min(max(limit + STEP, limit * HUNGRY), 512.0)
     else:
         assert after == limit
 
@@ -108,10 +120,31 @@ def test_processes_that_share_an_engine_end_up_alike_and_it_is_neither_idle_nor_
             adapted(limit, load, load, samples=n, held_back=True, least=1.0, most=512.0)
             for limit, n in zip(limits, under_way, strict=True)
         ]
-    assert max(limits) - min(limits) <= 2 * STEP
+    assert max(limits) <= 2 * min(limits)
     settled = totals[100:]
     assert max(settled) <= 2 * slots + len(limits) * STEP, "the queue there is as long as a batch"
-    assert min(settled) >= slots - 2 * len(limits), "halved, it still fills the engine"
+    assert min(settled) >= slots, "it is kept full"
+
+
+@given(LOADS, LOADS)
+def test_a_queue_alone_never_costs_the_engine_its_full_batches(before: Load, now: Load) -> None:
+    before, now = replace(before, preemptions=0.0), replace(now, preemptions=0.0, kv_cache_usage=0)
+    load = now.running + now.waiting
+    assert carries(before, now) * load >= min(load, now.running)
+    assert carries(before, now) == 1 or now.waiting > now.running
+    thrown_out = replace(now, preemptions=1.0)
+    assert carries(before, thrown_out) == 0.5
+    assert carries(before, replace(now, waiting=1.0, kv_cache_usage=1.0)) == 0.5
+
+
+@given(st.floats(8, 64), st.integers(64, 128))
+def test_what_others_leave_at_an_engine_is_soon_taken_up(limit: float, slots: int) -> None:
+    looks = 0
+    while limit < slots:
+        load = Load(math.floor(limit), 0.0, 0.0, 0.0)
+        limit = adapted(limit, load, load, samples=8, held_back=True, least=8.0, most=512.0)
+        looks += 1
+    assert looks <= 8
 
 
 BACKLOGS = st.dictionaries(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 STEP = 4.0  # samples more, each look at which the limit was what held requests back
+HUNGRY = 1.5  # times as many, at looks at which besides nothing waited at the engine
 FULL = 0.97  # of the KV cache: what waits now waits for room in it
 
 
@@ -64,14 +65,17 @@ class Load:
     kv_cache_usage: float
 
 
-def congested(before: Load, now: Load) -> bool:
-    """Whether the engine has more than it can carry: it threw computed work out again since the
-    last look, has no room for what waits, or more waits there than runs."""
-    return (
-        now.preemptions > before.preemptions
-        or now.waiting > max(now.running, 1.0)
-        or (now.waiting > 0 and now.kv_cache_usage >= FULL)
-    )
+def carries(before: Load, now: Load) -> float:
+    """What part of its load the engine can carry, 1 for all of it.
+
+    Half, when it threw computed work out again since the last look, or has no room for what waits.
+    As many as run there and as many again that wait, when more wait: its batches are full all the
+    same, and less would empty them.
+    """
+    if now.preemptions > before.preemptions or (now.waiting > 0 and now.kv_cache_usage >= FULL):
+        return 0.5
+    carried = 2 * max(now.running, 1.0)
+    return min(1.0, carried / max(now.running + now.waiting, carried))
 
 
 def adapted(
@@ -84,20 +88,23 @@ def adapted(
     least: float,
     most: float,
 ) -> float:
-    """The limit after a look, from least to most: half of what is under way when the engine is
-    congested, a step more when it is not and requests were held back, else as it was.
+    """The limit after a look, from least to most: the part of what is under way that the engine
+    can carry when that is less than all, more when requests were held back, else as it was.
 
     Additive increase and multiplicative decrease, for each worker process sees only its own
-    requests and the engine's figures: who has more gives up more, so they end up alike. While more
-    is under way than the limit allows, the last decrease has not been felt yet.
+    requests and the engine's figures: who has more gives up more, so they end up alike. An engine
+    where nothing waits is not to stay hungry for as long as steps would take: what others left
+    there in a burst is taken up at once. While more is under way than the limit allows, the last
+    decrease has not been felt yet.
 
     Args:
         samples: under way at the engine, of ours.
         held_back: whether a request had to wait for the limit since the last look.
     """
-    if congested(before, now):
+    part = carries(before, now)
+    if part < 1:
         if 0 < samples <= limit:
-            limit = samples / 2
+            limit = samples * part
     elif held_back:
-        limit += STEP
+        limit = max(limit + STEP, limit * HUNGRY if now.waiting == 0 else 0.0)
     return min(max(limit, least), most)
