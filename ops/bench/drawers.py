@@ -76,9 +76,9 @@ def _fonts() -> list[str]:
 
 def cairosvg() -> Draw:
     try:
-        import cairosvg as library  # a rival is no dependency of whoever installs the package
+        import cairosvg as library  # not where only the package is installed
     except (ImportError, OSError) as error:
-        raise NotHere(f"no CairoSVG ({error}): `pip install cairosvg`, libcairo2") from error
+        raise NotHere(f"no CairoSVG ({error}): `apt install libcairo2`") from error
     convert: Any = library.svg2png
 
     def draw(svg: str, size: int) -> bytes:
