@@ -3,12 +3,9 @@
 `just test-slow` installs a browser where it may (ops/browser.sh); without one these are skipped.
 """
 
-import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from builders import coded, proposed, rendered, run_started
@@ -18,76 +15,19 @@ from test_worker_provenance import settings as worker_settings
 from ui_rig import dashboard, fed, hostile_tree, ordinary
 
 from mmzero_async.log.reader import LogReader
-from mmzero_async.ops.browser import find
 from mmzero_async.transport.client import LogClient
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[dev]'")
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, expect
+from ui_visit import NARROW, WIDE, ids, needs_chromium, opened, until_shown, visit
 
-CHROMIUM = find()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: bash ops/browser.sh installs one"),
-]
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
-PATIENCE = 60_000  # ms for any one thing, on a busy machine
-expect.set_options(timeout=PATIENCE)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), needs_chromium]
 
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        opened = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else []
-        )
-        yield opened
-        await opened.close()
-
-
-class Visit:
-    """A page, and all that went wrong on it or left it."""
-
-    def __init__(self, page: Page, address: str) -> None:
-        self.page, self.address = page, address
-        self.wrong: list[str] = []
-        self.elsewhere: list[str] = []
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: self.wrong.append(f"{error} {error.stack}"))
-        page.on("console", lambda m: self.wrong.append(m.text) if m.type == "error" else None)
-        page.on("dialog", lambda dialog: self.wrong.append(f"dialog {dialog.message}"))
-        page.on("request", lambda r: self._asked(r.url))
-
-    def _asked(self, url: str) -> None:
-        if not url.startswith(self.address):
-            self.elsewhere.append(url)
-
-    def calm(self) -> None:
-        assert not self.wrong and not self.elsewhere, (self.wrong, self.elsewhere)
-
-
-async def visit(browser: Browser, client: Any, size: dict[str, int] = WIDE, **more: Any) -> Visit:
-    address = str(client.make_url("/"))
-    page = await (await browser.new_context(viewport=size, **more)).new_page()
-    found = Visit(page, address)
-    await page.goto(address)
-    return found
-
-
-async def shown(page: Page, selector: str) -> int:
-    """Pictures that have pixels."""
-    script = "all => all.filter(i => i.complete && i.naturalWidth > 0).length"
-    return int(await page.eval_on_selector_all(selector, script))
-
-
-async def until_shown(page: Page, selector: str, count: int) -> None:
-    async with asyncio.timeout(PATIENCE / 1000):
-        while await shown(page, selector) < count:  # noqa: ASYNC110 - the page tells nobody
-            await asyncio.sleep(0.05)
-
-
-async def ids(page: Page) -> list[str]:
-    return await page.eval_on_selector_all(".card", "all => all.map(c => c.dataset.id)")
+    async with opened() as found:
+        yield found
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
@@ -97,7 +37,7 @@ async def test_a_finished_log_is_shown_searched_and_read_by_keyboard(
     failed = [proposed("g90", [True]), coded("g90.s0", [True]), rendered("g90.s0.d0", ok=False)]
     with fed(tmp_path / "demo", [*ordinary(12), *failed]) as feeder:
         async with dashboard(feeder.folder, feeder.writer.reader()) as client:
-            there = await visit(browser, client, size)
+            there = await visit(browser, str(client.make_url("/")), size)
             page = there.page
             await until_shown(page, ".card img", 4)  # the others are below the fold
             assert (await ids(page))[:2] == ["g11.s0.d1", "g11.s0.d0"]
@@ -157,7 +97,7 @@ async def test_what_a_model_wrote_is_text_and_does_nothing(
             [proposed("g8", [True]), coded("g8.s0", [True]), rendered("g8.s0.d0")], blob=svg
         )
         async with dashboard(feeder.folder, feeder.writer.reader()) as client:
-            there = await visit(browser, client)
+            there = await visit(browser, str(client.make_url("/")))
             page = there.page
             await until_shown(page, ".card img", 2)
             await expect(page.locator('[data-id="g7.s0.d0"] .caption')).to_contain_text("<script>")
@@ -198,7 +138,7 @@ async def test_of_a_run_that_goes_on_pictures_appear_and_a_stopped_worker_turns_
             await until(lambda: (run / "log" / "data.mdb").exists())
             reader = LogReader.open(run / "log")
             async with dashboard(run, reader) as client:
-                there = await visit(browser, client)
+                there = await visit(browser, str(client.make_url("/")))
                 page = there.page
                 await expect(page.locator("#status")).to_contain_text("going on")
                 row = page.locator('[data-worker="renderer-0"]')
@@ -239,7 +179,9 @@ async def test_a_token_opens_the_page_once_and_leaves_the_address(
 async def test_dark_and_still_where_people_ask_for_it(tmp_path: Path, browser: Browser) -> None:
     with fed(tmp_path / "demo", ordinary(4)) as feeder:
         async with dashboard(feeder.folder, feeder.writer.reader()) as client:
-            there = await visit(browser, client, color_scheme="dark", reduced_motion="reduce")
+            there = await visit(
+                browser, str(client.make_url("/")), color_scheme="dark", reduced_motion="reduce"
+            )
             ground = "getComputedStyle(document.body).backgroundColor"
             assert await there.page.evaluate(ground) == "rgb(21, 23, 26)"
             moves = "getComputedStyle(document.documentElement).scrollBehavior"
