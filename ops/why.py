@@ -12,7 +12,9 @@ import msgspec
 from mmzero_async.config import Config, from_json
 from mmzero_async.log.interface import View
 from mmzero_async.log.where import Where
+from mmzero_async.projections.admission import holding_back
 from mmzero_async.projections.flow import SILENT, Flow, stages
+from mmzero_async.projections.making import Making
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.events import GroupRejected, Role, StepCommitted, WorkAbandoned
 from mmzero_async.schemas.flow import Hand, Held, Refusal, StageFlow
@@ -67,7 +69,8 @@ def _url(run_dir: Path) -> str:
 
 
 def _from_the_log_alone(pipeline: Pipeline, flow: Flow, config: Config) -> list[StageFlow]:
-    found = stages(pipeline, flow, config, {}, [], 0, time.time())
+    back = holding_back(pipeline, config, 0, Making())
+    found = stages(pipeline, flow, config, {}, [], back, time.time())
     return [msgspec.structs.replace(stage, stalled=False) for stage in found]
 
 

@@ -16,8 +16,10 @@ from test_projections import publish_all, step
 
 from mmzero_async.config import Config, load
 from mmzero_async.log.reader import LogReader
+from mmzero_async.projections.admission import holding_back
 from mmzero_async.projections.dispatcher import PipelineDispatcher
 from mmzero_async.projections.flow import Flow, stages
+from mmzero_async.projections.making import Making
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
@@ -53,7 +55,8 @@ def looked(
     """Every stage, so many seconds after the last event."""
     pipeline, flow = fed(events)
     now = LAST + len(events) - 1 + after
-    found = stages(pipeline, flow, config or Config(), held or {}, hands or [], 0, now)
+    back = holding_back(pipeline, config or Config(), 0, Making())
+    found = stages(pipeline, flow, config or Config(), held or {}, hands or [], back, now)
     return {stage.stage: stage for stage in found}
 
 
@@ -169,7 +172,7 @@ def test_what_is_due_is_what_the_log_has_open_whatever_happened(cut: int, kept: 
     if len(tree) > cut > 1 and kept[cut % 14]:
         events.append(WorkAbandoned(work="answer/g0.s0.d1/easy", reason="x", attempts=3))
     pipeline, flow = fed(events)
-    found = stages(pipeline, flow, Config(), {}, [], 0, LAST + 99.0)
+    found = stages(pipeline, flow, Config(), {}, [], "", LAST + 99.0)
     counted = {stage.stage: stage.due for stage in found}
     open_keys = list(pipeline.lineage.open)
     for stage in ("code", "render", "answer"):

@@ -22,8 +22,10 @@ from mmzero_async.learner.windows import Candidates
 from mmzero_async.log.reader import LogReader
 from mmzero_async.ops.cli import app
 from mmzero_async.ops.rundir import open_run
+from mmzero_async.projections.admission import holding_back
 from mmzero_async.projections.dispatcher import PipelineDispatcher
 from mmzero_async.projections.flow import Flow, stages
+from mmzero_async.projections.making import Making
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.projections.schedule import OUT_OF_PHASE, Phase, Schedule
 from mmzero_async.projections.settings import settings_of
@@ -480,7 +482,8 @@ def test_who_asks_why_is_told_whose_turn_it_is() -> None:
     def waits(*events: Event) -> dict[str, str]:
         learner = [Hand(worker="learner-0", role="learner", free=0, silent_seconds=0.0)]
         pipeline = Log([run_started(config, "r"), *publish_all(), *events]).pipeline
-        found = stages(pipeline, Flow(started=0.0), config, {}, learner, 0, 1.0)
+        back = holding_back(pipeline, config, 0, Making())
+        found = stages(pipeline, Flow(started=0.0), config, {}, learner, back, 1.0)
         return {stage.stage: stage.waits_for for stage in found}
 
     assert waits()["train/coder"] == "its turn: iteration 1 trains the proposer"

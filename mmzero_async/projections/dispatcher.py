@@ -14,6 +14,7 @@ from mmzero_async.config import Config
 from mmzero_async.projections.admission import holding_back
 from mmzero_async.projections.capacity import shares
 from mmzero_async.projections.flow import STAGE_POLICY, Flow, stages
+from mmzero_async.projections.making import Making
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.events import AnyEvent
 from mmzero_async.schemas.flow import Hand, Held, StageFlow
@@ -36,7 +37,8 @@ class PipelineDispatcher:
         self._due: dict[Stage, list[tuple[tuple[int, ...], str]]] = {s: [] for s in STAGES}
         self._spare: list[tuple[tuple[int, ...], str]] = []  # probes that no group waits for
         self._leased_prompts: set[int] = set()
-        self._at_engines: dict[Stage, set[str]] = {stage: set() for stage in STAGE_POLICY}
+        self._at_engines: dict[Stage, dict[str, int]] = {stage: {} for stage in STAGE_POLICY}
+        self._in_hand = Making()  # the versions of what is at the engines
 
     def admits(self, event: AnyEvent) -> bool:
         return self.pipeline.lineage.admits(event)
@@ -67,8 +69,9 @@ class PipelineDispatcher:
             work = self._oldest(self._spare)
         if work is None or role is None:
             return work
-        self._at_engines[stage].add(work.key)
         published = self.pipeline.policies.published[role]
+        self._at_engines[stage][work.key] = published.version
+        self._in_hand.began(role, published.version)
         return msgspec.structs.replace(
             work,
             version=published.version,
@@ -96,7 +99,8 @@ class PipelineDispatcher:
         """What each stage waits for."""
         prompts = len(self._leased_prompts)
         now = self._clock()
-        return stages(self.pipeline, self.flow, self.config, held, hands, prompts, now)
+        back = holding_back(self.pipeline, self.config, prompts, self._in_hand)
+        return stages(self.pipeline, self.flow, self.config, held, hands, back, now)
 
     def _push(self, work: Work) -> None:
         spare = work.blind and not self.pipeline.lineage.probes.awaited
@@ -116,28 +120,21 @@ class PipelineDispatcher:
         capacity = self.config.engine.capacity
         if not capacity:
             return True
-        held = {stage: len(keys) for stage, keys in self._at_engines.items()}
+        held = {stage: len(versions) for stage, versions in self._at_engines.items()}
         due = {stage: len(self._due[stage]) for stage in held}
         due["propose"] = int(not self._held_back())
         due["answer"] += len(self._spare)
         return held[stage] < shares({s: held[s] + due[s] for s in held}, capacity)[stage]
 
     def _left_engines(self, key: str) -> None:
-        for keys in self._at_engines.values():
-            keys.discard(key)
+        for stage, versions in self._at_engines.items():
+            version = versions.pop(key, None)
+            if version is not None:
+                self._in_hand.ended(STAGE_POLICY[stage], version)
 
     def _held_back(self) -> bool:
         """Whether no more prompts may start now."""
-        pipeline, config = self.pipeline, self.config
-        why = holding_back(
-            pipeline.lineage,
-            pipeline.book,
-            pipeline.pace,
-            len(self._leased_prompts),
-            config.admission,
-            config.learner,
-            pipeline.schedule,
-        )
+        why = holding_back(self.pipeline, self.config, len(self._leased_prompts), self._in_hand)
         return bool(why)
 
     def _new_prompt(self) -> Work | None:

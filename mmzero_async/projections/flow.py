@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mmzero_async.config import Config
-from mmzero_async.projections.admission import holding_back, role_learning
+from mmzero_async.projections.admission import role_learning
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.schemas.events import (
     ROLES,
@@ -74,10 +74,11 @@ def stages(
     config: Config,
     held: Mapping[str, Held],
     hands: Iterable[Hand],
-    leased_prompts: int,
+    back: str,
     now: float,
 ) -> list[StageFlow]:
-    """Every stage, in the order of the flow. `held`: key -> who has it; `now`: unix seconds."""
+    """Every stage, in the order of the flow. `held`: key -> who has it; `back`: why no prompt may
+    start, if none may; `now`: unix seconds."""
     if pipeline.finished is not None:
         names = [*STAGES, *TRAINING.values()]
         return [
@@ -87,9 +88,7 @@ def stages(
     here: dict[str, list[Hand]] = {}
     for hand in hands:
         here.setdefault(hand.role, []).append(hand)
-    work = [
-        _stage(stage, pipeline, flow, config, held, here, leased_prompts, now) for stage in STAGES
-    ]
+    work = [_stage(stage, pipeline, flow, config, held, here, back, now) for stage in STAGES]
     return work + [_training(role, pipeline, flow, config, here, now) for role in ROLES]
 
 
@@ -100,21 +99,11 @@ def _stage(
     config: Config,
     held: Mapping[str, Held],
     here: Mapping[str, list[Hand]],
-    leased_prompts: int,
+    back: str,
     now: float,
 ) -> StageFlow:
     in_hand = {key: by for key, by in held.items() if key.startswith(f"{stage}/")}
-    back = ""
     if stage == "propose":
-        back = holding_back(
-            pipeline.lineage,
-            pipeline.book,
-            pipeline.pace,
-            leased_prompts,
-            config.admission,
-            config.learner,
-            pipeline.schedule,
-        )
         keys = list(in_hand)
         due = len(keys) + (not back)
         oldest = max(keys, key=lambda key: in_hand[key].seconds, default="")
@@ -129,7 +118,7 @@ def _stage(
     published = role is None or role in pipeline.policies.published
     still = flow.still(stage, now)
     if not due:
-        waits_for = back or _nothing_due(stage)
+        waits_for = back if stage == "propose" else _nothing_due(stage)
     else:
         workers = here.get(STAGE_ROLE[stage], [])
         waits_for = _reason(

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mmzero_async.projections.copies import Copies
+from mmzero_async.projections.making import Making
 from mmzero_async.projections.probes import Probes
 from mmzero_async.projections.settings import Settings
 from mmzero_async.schemas.events import (
@@ -56,6 +57,11 @@ class Drawing:
     awaited: set[Question] = field(default_factory=set)  # probes that the group waits for
     probes: list[int] = field(default_factory=list)  # offsets of those that came
 
+    @property
+    def sampled_by(self) -> int | None:
+        """The version that its group's samples are of; None before there are any."""
+        return self.solver_version if "hard" in self.answers else None
+
     def offsets(self) -> list[int]:
         found = [] if self.rendered is None else [self.rendered]
         return found + list(self.answers.values()) + self.probes
@@ -69,6 +75,10 @@ class ProposalNode:
     coded: int | None = None  # offset
     version: int = 0
     drawings: list[Drawing] = field(default_factory=list)
+
+    @property
+    def sampled_by(self) -> int | None:
+        return None if self.coded is None else self.version
 
     def offsets(self) -> list[int]:
         found = [] if self.coded is None else [self.coded]
@@ -97,6 +107,7 @@ class Lineage:
         self.settled_prompts = SettledPrompts()
         # Nodes that are not settled, counted as they come and go: admission asks at every lease.
         self.unsettled: dict[Role, int] = {"coder": 0, "solver": 0}
+        self.making = Making()  # the versions of groups that have their samples, not yet all else
         self.open: dict[str, Work] = {}  # work that the log calls for, by key
         self.copies = Copies()
         self.probes = Probes()
@@ -153,6 +164,7 @@ class Lineage:
         self.unsettled["coder"] += sum(not node.settled for node in nodes)
         tree = Tree(event.group, offset, oldest_version(event), nodes)
         self.trees[tree.id] = tree
+        self.making.began("proposer", tree.version)
         due = [
             Work(stage="code", target=node.id, proposal=node.proposal)
             for node in nodes
@@ -163,6 +175,7 @@ class Lineage:
     def _coded(self, offset: int, event: Coded) -> tuple[list[Work], list[CompleteGroup]]:
         tree, node = self._proposal(event.proposal)
         node.coded, node.version = offset, oldest_version(event)
+        self.making.began("coder", node.version)
         node.drawings = [
             Drawing(id=drawing_id(node.id, i), settled=not outcome.found)
             for i, outcome in enumerate(event.outcomes)
@@ -207,6 +220,7 @@ class Lineage:
         drawing.answers[event.question] = offset
         if event.question == "hard":
             drawing.solver_version = oldest_version(event)
+            self.making.began("solver", drawing.solver_version)
         probe = self.probes.due(event, node.proposal)
         if probe is not None and self.probes.awaited:
             drawing.awaited.add(event.question)
@@ -266,8 +280,12 @@ class Lineage:
         return self._finish_drawing(tree, node, drawing)
 
     def _settle(self, role: Role, node: ProposalNode | Drawing) -> None:
-        self.unsettled[role] -= not node.settled
+        if node.settled:
+            return
         node.settled = True
+        self.unsettled[role] -= 1
+        if node.sampled_by is not None:
+            self.making.ended(role, node.sampled_by)
 
     def _finish_proposal(self, tree: Tree, node: ProposalNode) -> list[CompleteGroup]:
         if node.settled or not all(drawing.settled for drawing in node.drawings):
@@ -282,6 +300,7 @@ class Lineage:
         if not all(node.settled for node in tree.proposals):
             return []
         del self.trees[tree.id]
+        self.making.ended("proposer", tree.version)
         copies = copies_in(d for node in tree.proposals for d in node.drawings)
         return [CompleteGroup("proposer", tree.id, tree.version, tree.offsets(), copies)]
 

@@ -18,7 +18,9 @@ from mmzero_async.log.interface import View
 from mmzero_async.log.query import Limits
 from mmzero_async.ops.ui.attendance import Worker
 from mmzero_async.ops.ui.history import STAGE_NAMES, History
+from mmzero_async.projections.admission import holding_back
 from mmzero_async.projections.flow import stages
+from mmzero_async.projections.making import Making
 from mmzero_async.schemas.events import ROLES
 from mmzero_async.schemas.flow import StageFlow
 from mmzero_async.schemas.record import RecordDamaged
@@ -113,7 +115,8 @@ class Follower(threading.Thread):
         finished = pipeline.finished.reason if pipeline.finished is not None else ""
         seen_from = history.last_seconds if finished else now
         # Without the log server nobody is known to hold anything, and nothing to have stalled.
-        alone = stages(pipeline, history.flow, self._config, {}, [], 0, seen_from)
+        back = holding_back(pipeline, self._config, 0, Making())
+        alone = stages(pipeline, history.flow, self._config, {}, [], back, seen_from)
         self.look = Look(
             run=self._reader.run,
             started=pipeline.started is not None,
