@@ -76,6 +76,9 @@ def balanced(
     return {stage: max(1, round(total * load[stage] / whole)) for stage in STAGES}
 
 
+WIDEST = 64  # versions: so many windows may be open or ready that no group's age holds prompts back
+
+
 def wide(config: Config, hands: int, times: Times) -> Config:
     """The configuration with windows and admission large enough that so many hands stay busy."""
     answers = times.stages["answer"].mean or 1.0
@@ -85,7 +88,11 @@ def wide(config: Config, hands: int, times: Times) -> Config:
         learning = getattr(learner, role)
         learner = replace(learner, **{role: replace(learning, groups=learning.groups * scale)})
     running = max(config.admission.max_running_groups, ceil(hands / max(1.0, answers)))
-    admission = replace(config.admission, max_running_groups=max(running, 6 * scale))
+    admission = replace(
+        config.admission,
+        max_running_groups=max(running, 6 * scale),
+        max_staleness=max(config.admission.max_staleness, WIDEST),
+    )
     log = replace(config.log, credits=max(config.log.credits, 64))
     return replace(config, learner=learner, admission=admission, log=log)
 
