@@ -18,7 +18,7 @@ from builders import coded, proposed, rendered, whole_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_builders import EVENT, rewarded, step, write
-from ui_rig import HOSTILE, dashboard, fed, hostile_tree, ordinary
+from ui_rig import HOSTILE, SCORED, dashboard, fed, hostile_tree, ordinary
 
 from mmzero_async.ops import ui as ui_package
 from mmzero_async.ops.ui import gallery as galleries
@@ -196,7 +196,7 @@ async def test_the_most_informative_are_those_whose_answers_were_rewarded_most_u
 
 
 async def test_curves_and_stages_tell_what_the_log_holds(tmp_path: Path) -> None:
-    with fed(tmp_path / "demo", ordinary(4)) as feeder:
+    with fed(tmp_path / "demo", [SCORED, *ordinary(4)]) as feeder:
         async with dashboard(feeder.folder, feeder.writer.reader()) as client:
             state = await caught_up(client)
             totals = {stage["stage"]: stage["total"] for stage in state["stages"]}
@@ -206,9 +206,13 @@ async def test_curves_and_stages_tell_what_the_log_holds(tmp_path: Path) -> None
             }
             assert state["roles"]["solver"]["version"] == 2 and not state["error"]
             assert state["server"] is None  # nobody has a page open, so nobody was asked
-            solver = (await get(client, "/api/curves"))["roles"]["solver"]["columns"]
+            curves = await get(client, "/api/curves")
+            solver = curves["roles"]["solver"]["columns"]
             assert solver["step"] == [1, 2]
             assert solver["reward"] == pytest.approx([0.55, 0.55])
+            assert solver["hard_consistency"] == [0.5, 0.5]  # 3 and 3 of 3, 3, 11, 4
+            [score] = curves["heldout"]
+            assert (score["version"], score["hard"]["share"]) == (0, 0.4)
 
 
 async def test_a_page_that_is_open_is_told_of_what_is_written(

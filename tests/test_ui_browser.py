@@ -12,7 +12,7 @@ from builders import coded, proposed, rendered, run_started
 from test_curve_processes import processes, until
 from test_flow import publish_all
 from test_worker_provenance import settings as worker_settings
-from ui_rig import dashboard, fed, hostile_tree, ordinary
+from ui_rig import SCORED, dashboard, fed, hostile_tree, ordinary
 
 from mmzero_async.log.reader import LogReader
 from mmzero_async.transport.client import LogClient
@@ -35,7 +35,7 @@ async def test_a_finished_log_is_shown_searched_and_read_by_keyboard(
     tmp_path: Path, browser: Browser, size: dict[str, int]
 ) -> None:
     failed = [proposed("g90", [True]), coded("g90.s0", [True]), rendered("g90.s0.d0", ok=False)]
-    with fed(tmp_path / "demo", [*ordinary(12), *failed]) as feeder:
+    with fed(tmp_path / "demo", [SCORED, *ordinary(12), *failed]) as feeder:
         async with dashboard(feeder.folder, feeder.writer.reader()) as client:
             there = await visit(browser, str(client.make_url("/")), size)
             page = there.page
@@ -44,6 +44,9 @@ async def test_a_finished_log_is_shown_searched_and_read_by_keyboard(
             await expect(page.locator("#run")).to_have_text("demo")
             await expect(page.locator('[data-stage="render"] dd').nth(1)).to_have_text("25")
             await expect(page.locator("#charts canvas").first).to_be_visible()
+            drawn = page.get_by_label("Easy accuracy, hard consistency")
+            words = "Easy accuracy, hard consistency: hard consistency 0.50, held-out hard 0.40"
+            await expect(drawn).to_have_attribute("aria-label", words)
             wide = await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
             assert wide, "the page scrolls sideways"
 

@@ -16,6 +16,7 @@ from mmzero_async.ops.ui.moments import moments
 from mmzero_async.ops.ui.series import BINS, Rate, Table, Thinned
 from mmzero_async.schemas.events import (
     Event,
+    GroupRejected,
     StepCommitted,
     WorkerFailed,
     WorkerJoined,
@@ -121,6 +122,18 @@ def test_render_success_counts_every_drawing_since_the_step_before() -> None:
     history = fed([*begun, *drawn, step("coder", 1, ["g0.s0"])])
     assert history.curves()["roles"]["coder"]["columns"]["render_success"] == [0.5]
     assert history.renders == {"": 1, "invalid": 1}
+
+
+def test_hard_consistency_is_that_of_every_question_answered_trained_on_or_not() -> None:
+    split = whole_tree("g0", proposals=1, hard=["3", "4", "3.0", None])  # one answer, spelt twice
+    agreed = whole_tree("g1", proposals=1, drawings=1, hard=["7"] * 4)
+    silent = whole_tree("g2", proposals=1, drawings=1, hard=[None] * 4)
+    rejected = GroupRejected(role="solver", group="g1.s0.d0", reason="consistency")
+    groups = ["g0.s0.d0", "g0.s0.d1"]
+    first = [*split, *agreed, *silent, rejected, step("solver", 1, groups)]
+    history = fed([*first, *whole_tree("g3", proposals=1), step("solver", 2, ["g3.s0.d0"])])
+    columns = history.curves()["roles"]["solver"]["columns"]
+    assert columns["hard_consistency"] == [pytest.approx((0.5 + 0.5 + 1.0 + 0.0) / 4), 0.5]
 
 
 def test_a_history_of_a_long_run_is_bounded() -> None:

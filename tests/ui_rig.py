@@ -22,6 +22,7 @@ from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     Answered,
     Coded,
+    Evaluated,
     Event,
     GroupRejected,
     Proposal,
@@ -32,6 +33,15 @@ from mmzero_async.schemas.events import (
 )
 
 CONFIG = load("seedling", ["learner.solver.groups=2", "learner.coder.groups=100"])
+SCORED = Evaluated(
+    role="solver",
+    version=0,
+    moment="before",
+    mode="greedy",
+    by_kind={"bar_value": (9, 10), "bar_sum": (4, 10)},
+    hard_kinds=["bar_sum"],
+    seed=1,
+)
 HOSTILE = (
     '<script>window.hacked = "script"</script>',
     '"><img src=x onerror="window.hacked = 1">',

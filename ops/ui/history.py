@@ -15,9 +15,11 @@ from mmzero_async.ops.ui.series import Means, Rate, Table, Thinned
 from mmzero_async.projections.flow import TRAINING, Flow
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.projections.report import accuracy, wilson
+from mmzero_async.roles.solver import tally
 from mmzero_async.schemas.about import role_of, versions_of
 from mmzero_async.schemas.events import (
     ROLES,
+    Answered,
     AnyEvent,
     Evaluated,
     PolicyPublished,
@@ -81,6 +83,9 @@ class History:
         match event:
             case Rendered():
                 self._rendered(record.offset, event)
+            case Answered() if event.question == "hard" and event.outcomes:
+                votes = tally([outcome.answer for outcome in event.outcomes])
+                self._means["solver"].add("hard_consistency", [votes.consistency])
             case Rewarded():
                 self._rewarded(record.offset, event)
             case StepCommitted():

@@ -10,11 +10,12 @@ const figures = (role, pairs) => pairs.map(([name, label]) => ({ role, name, lab
 
 const CHARTS = [
   { title: "Reward", hint: "mean of the groups of a step", lines: roles("reward") },
-  { title: "Easy and hard accuracy", hint: "solver's answers against the proposer's own, of groups trained on", unit: "share",
-    lines: figures("solver", [["fact:solvability", "easy"], ["fact:agreement", "hard, majority"]]) },
+  { title: "Easy accuracy, hard consistency", unit: "share",
+    hint: "easy: answers that match the proposer's, of groups trained on; hard: answers that agree with the silver one, of all questions answered; held-out: right answers, greedy",
+    lines: figures("solver", [["fact:solvability", "easy accuracy"], ["hard_consistency", "hard consistency"]]), score: "hard" },
   { title: "Render success", hint: "share of drawings that became pictures", unit: "share",
     lines: figures("coder", [["render_success", "all drawings"], ["fact:render_rate", "groups trained on"]]) },
-  { title: "Agreement", hint: "share of a question's most frequent answer", unit: "share",
+  { title: "Consistency of groups trained on", hint: "share of a question's most frequent answer, which the filter bounds", unit: "share",
     lines: figures("solver", [["fact:easy_consistency", "easy"], ["fact:hard_consistency", "hard"]]) },
   { title: "Diversity", hint: "how unlike the drawings of a group are", unit: "share",
     lines: [...figures("proposer", [["fact:structure_spread", "within a prompt"]]),
@@ -55,11 +56,11 @@ function colours() {
     more: ["--c0", "--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7"].map(of) };
 }
 
-function heldout(curves) {
+function heldout(curves, sorts = ["easy", "hard"]) {
   const lines = new Map();
   for (const one of curves.heldout) {
     if (one.mode !== "greedy") continue;
-    for (const sort of ["easy", "hard"]) {
+    for (const sort of sorts) {
       const key = `${one.role} ${sort}`;
       if (!lines.has(key)) lines.set(key, { label: key, role: one.role, x: [], y: [], low: [], high: [] });
       const line = lines.get(key);
@@ -78,8 +79,11 @@ function linesOf(chart, curves) {
     ? Object.keys(curves.roles[chart.terms].columns).filter((name) => name.startsWith("term:"))
       .map((name) => ({ role: chart.terms, name, label: name.slice(5).replaceAll("_", " ") }))
     : chart.lines;
+  // A step makes the version of its number: a score of a version stands at its step.
+  const scores = chart.score ? heldout(curves, [chart.score]).map((line) => ({ ...line, label: `held-out ${chart.score}` })) : [];
   return wanted
     .map((line) => ({ ...line, x: curves.roles[line.role].columns.step, y: curves.roles[line.role].columns[line.name] }))
+    .concat(scores)
     .filter((line) => line.y?.some((value) => value !== null));
 }
 
