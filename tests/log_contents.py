@@ -5,10 +5,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from mmzero_async.log.compact import compact, compacting, ensure_archived, plan
 from mmzero_async.log.environment import DATABASES, open_environment
+from mmzero_async.log.reader import LogReader
 from mmzero_async.log.writer import Answer, LogWriter, Submission
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import Rendered, RunFinished, encode_event
+from mmzero_async.schemas.record import Record
 
 Contents = dict[str, list[tuple[bytes, bytes]]]
 
@@ -69,3 +72,40 @@ def write(
         submission = Submission(producer, epoch, following, kind, body, blobs, drop)
         answer: Answer = writer.append([[submission]])[0]
         assert not isinstance(answer, Exception)
+
+
+KEPT = "pending groups' pictures"
+
+
+def digest(number: int) -> str:
+    return blob_digest(picture(number))
+
+
+def rendering(sequence: int, number: int, size: int = 300) -> Submission:
+    data = picture(number, size)
+    event = Rendered(drawing=f"g{sequence}.s0.d0", renderer="x", picture=blob_digest(data))
+    return Submission("w", 1, sequence, "rendered", encode_event(event), {blob_digest(data): data})
+
+
+def a_log(path: Path, count: int = 60, size: int = 300) -> Path:
+    writer = LogWriter(path, run="r", map_gib=1, sync="nosync")
+    for start in range(0, count, 10):
+        writer.append([[rendering(i, i, size)] for i in range(start, start + 10)])
+    writer.close()
+    return path
+
+
+def compacted(log: Path, needed: set[str], archived: Path | None = None) -> None:
+    with compacting(log) as writer:
+        planned = plan(writer.reader(), needed)
+        if archived is not None:
+            ensure_archived(writer.reader(), planned, archived, [])
+        compact(writer, planned, kept=KEPT, archived=archived)
+
+
+def records(log: Path) -> list[Record]:
+    reader = LogReader.open(log)
+    try:
+        return list(reader.scan())
+    finally:
+        reader.close()

@@ -11,9 +11,9 @@ import pytest
 import tiny_model
 import torch
 from fake_engine import FakeEngine
+from grown_log import grown
 from learned_run import LearnedRun, believable
 from nursery import Child, Nursery
-from test_windows import grown
 from tiny_model import Album, group, looking, picture
 from transformers import Qwen3VLForConditionalGeneration
 

@@ -1,8 +1,8 @@
 """A learner on several hosts: one plan for all its ranks, or a refusal that says what to do."""
 
 import pytest
+from cluster_plans import on_kubernetes, on_slurm
 from test_cluster_plan import EXAMPLE, TOP, WORKERS, read, refusal, written
-from test_cluster_render import on_kubernetes, on_slurm
 
 from mmzero_async.config import load
 from mmzero_async.ops.cluster import plan as plans

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_rewards import proposal
+from reward_builders import proposal
 
 from mmzero_async.roles.content_types import CONTENT_TYPES, content_type_of
 

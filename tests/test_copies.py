@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 from builders import rendered, whole_tree
+from grown_log import SMALL, Log, varied_tree
 from hypothesis import given
 from hypothesis import strategies as st
 from rendering_rig import Rig, draw, opened
 from test_cli import mmzero, write_run
-from test_windows import SMALL, Log, varied_tree
 
 from mmzero_async.config import Config, RendererConfig, load
 from mmzero_async.learner.scoring import Scored

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_rewards import PROPOSER, proposal, proposed
+from reward_builders import PROPOSER, proposal, proposed
 
 from mmzero_async.roles.diversity import (
     batch_context,

@@ -15,9 +15,9 @@ import msgspec
 import pytest
 import tiny_model
 import torch
+from model_words import independently
 from PIL import Image
 from test_config import leaves
-from test_model import independently
 from tiny_model import Album, group
 from transformers import (
     AutoProcessor,

@@ -4,21 +4,12 @@ import random
 from pathlib import Path
 
 import pytest
-from builders import (
-    answered,
-    coded,
-    probed,
-    proposed,
-    records,
-    rendered,
-    run_started,
-    whole_tree,
-)
+from builders import answered, coded, probed, proposed, records, rendered, run_started, whole_tree
 from fake_engine import FakeEngine
+from grown_log import SMALL, Log
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import PICTURE, mmzero, write_run
-from test_windows import SMALL, Log
 
 from mmzero_async import telemetry
 from mmzero_async.config import Config, load

@@ -5,24 +5,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from learned_run import LearnedRun, learned
-from typer.testing import CliRunner, Result
+from learned_run import LearnedRun, learned, mmzero
 
 from mmzero_async.config import ConfigError
 from mmzero_async.learner import checkpoint
 from mmzero_async.learner.errors import LearnerError
 from mmzero_async.log.reader import LogReader
-from mmzero_async.ops.cli import app
 from mmzero_async.schemas.events import ROLES, Event, Paced, StepCommitted
 
 
 @pytest.fixture(scope="module")
 def run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return learned(tmp_path_factory.mktemp("learned") / "run", tiny_folder)
-
-
-def mmzero(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def committed(run: Path) -> list[StepCommitted]:

@@ -1,97 +1,30 @@
-"""Rewards, filters and advantages: golden cases worked out by hand, and what must always hold."""
+"""Rewards and the facts they are made of: golden cases by hand, and what must always hold."""
 
 from collections import Counter
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reward_builders import (
+    CODER,
+    PROPOSER,
+    SOLVER,
+    answered,
+    facts,
+    generation,
+    proposal,
+    proposed,
+    rendered,
+)
 
-from mmzero_async.config import CoderConfig, FilterConfig, ProposerConfig, SolverConfig
-from mmzero_async.roles.advantages import group_advantages, rewards_of, window_advantages
+from mmzero_async.config import CoderConfig
+from mmzero_async.roles.advantages import rewards_of
 from mmzero_async.roles.coder import coder_terms
 from mmzero_async.roles.diversity import BatchContext
 from mmzero_async.roles.facts import PictureFacts, picture_facts, render_rate
-from mmzero_async.roles.filters import (
-    all_truncated,
-    check,
-    coder_bounds,
-    solver_bounds,
-    zero_variance,
-)
 from mmzero_async.roles.proposer import proposer_terms
 from mmzero_async.roles.solver import solver_terms
-from mmzero_async.schemas.events import (
-    Answered,
-    AnswerOutcome,
-    DrawingOutcome,
-    Generation,
-    Proposal,
-    ProposalOutcome,
-    Proposed,
-    Question,
-    Rendered,
-    Role,
-    Sample,
-    Sampling,
-)
-
-PROPOSER, CODER, SOLVER, FILTERS = ProposerConfig(), CoderConfig(), SolverConfig(), FilterConfig()
-
-
-def generation(role: Role) -> Generation:
-    return Generation(
-        role=role,
-        policy="p",
-        version=0,
-        prompt_token_ids=b"",
-        sampling=Sampling(temperature=1.0),
-        template="t",
-        samples=[],
-    )
-
-
-def proposal(caption: str = "Bars.", content_type: str = "data_chart", **changes: str) -> Proposal:
-    values = {
-        "easy_question": "How many bars?",
-        "easy_answer": "3",
-        "hard_question": "What is the sum of all bars?",
-        "hard_answer": "12",
-        **changes,
-    }
-    return Proposal(content_type=content_type, caption=caption, **values)
-
-
-def proposed(*proposals: Proposal | None, group: str = "g1") -> Proposed:
-    outcomes = [
-        ProposalOutcome(proposal=p, failure="" if p else "missing:caption") for p in proposals
-    ]
-    return Proposed(
-        group=group, topic="t", seed=1, generation=generation("proposer"), outcomes=outcomes
-    )
-
-
-def answered(question: Question, *answers: str | None, format_ok: bool = True) -> Answered:
-    outcomes = [AnswerOutcome(answer=a, format_ok=format_ok and a is not None) for a in answers]
-    return Answered(
-        drawing="g1.s0.d0", question=question, generation=generation("solver"), outcomes=outcomes
-    )
-
-
-def facts(s: float, c: float, silver: str | None = "12") -> PictureFacts:
-    return PictureFacts(
-        solvability=s,
-        easy_consistency=s,
-        hard_consistency=c,
-        difficulty=min(c, 1 - c),
-        silver=silver,
-    )
-
-
-def rendered(failure: str = "") -> Rendered:
-    picture = None if failure else "digest"
-    return Rendered(drawing="g1.s0.d0", renderer="r", picture=picture, failure=failure)
-
+from mmzero_async.schemas.events import Answered, AnswerOutcome, DrawingOutcome, Rendered
 
 # --- facts ------------------------------------------------------------------------------------
 
@@ -296,147 +229,3 @@ def test_the_solvers_reward_is_the_share_of_the_largest_camp(votes: list[str | N
 
 def test_when_nobody_answers_nobody_is_paid() -> None:
     assert rewards_of(solver_terms(answered("hard", None, None), SOLVER)) == [0.0, 0.0]
-
-
-# --- filters ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("drawn", "reason"),
-    [(0, "render_rate"), (1, None), (2, None), (3, None), (4, "render_rate")],
-)
-def test_a_coder_group_is_kept_when_some_but_not_all_drawings_render(
-    drawn: int, reason: str | None
-) -> None:
-    renders = [rendered()] * drawn + [rendered("invalid"), None, None, None][: 4 - drawn]
-    rejection = check(coder_bounds(FILTERS), {"render_rate": render_rate(renders)})
-    assert (rejection.reason if rejection else None) == reason
-
-
-@pytest.mark.parametrize(
-    ("easy", "hard", "kept"),
-    [
-        (0.5, 0.25, True),
-        (1.0, 0.75, True),
-        (0.49, 0.5, False),
-        (1.0, 0.24, False),
-        (1.0, 0.76, False),
-    ],
-)
-def test_a_solver_group_is_kept_when_the_picture_reads_and_the_question_is_open(
-    easy: float, hard: float, kept: bool
-) -> None:
-    rejection = check(solver_bounds(FILTERS), facts(easy, hard).as_dict())
-    assert (rejection is None) == kept
-    assert rejection is None or (
-        rejection.reason == "consistency" and "outside" in rejection.detail
-    )
-
-
-def test_a_label_that_the_proposer_does_not_share_is_kept_only_where_that_is_not_asked() -> None:
-    """The proposer of these tests said 12."""
-    shared = picture_facts(answered("easy", "3"), answered("hard", "12", "12.0", "9"), proposal())
-    alone = picture_facts(answered("easy", "3"), answered("hard", "9", "9", "12"), proposal())
-    assert (shared.agreement, alone.agreement) == (1.0, 0.0)
-    asked = FilterConfig(solver_agreement=1.0)
-    assert check(solver_bounds(asked), shared.as_dict()) is None
-    rejection = check(solver_bounds(asked), alone.as_dict())
-    assert rejection is not None and rejection.reason == "disagreement"
-    assert check(solver_bounds(FilterConfig()), alone.as_dict()) is None
-
-
-def test_a_fact_that_is_missing_is_said_to_be() -> None:
-    rejection = check(coder_bounds(FILTERS), {})
-    assert rejection is not None and rejection.reason == "incomplete"
-
-
-def test_rewards_without_spread_are_rejected() -> None:
-    for rewards in ([0.5, 0.5], [0.1 + 0.2, 0.3], [1.0], []):
-        rejection = zero_variance(rewards)
-        assert rejection is not None and rejection.reason == "zero_variance"
-    assert zero_variance([0.0, 0.1]) is None
-
-
-# --- advantages -------------------------------------------------------------------------------
-
-
-def test_advantages_worked_out_by_hand() -> None:
-    # mean 2, deviation with n - 1: sqrt((1 + 1) / 2) = 1
-    assert group_advantages([1.0, 2.0, 3.0]) == pytest.approx([-1 / 1.0001, 0, 1 / 1.0001])
-    assert group_advantages([1.0, 2.0, 3.0], "none") == pytest.approx([-1, 0, 1])
-    assert group_advantages([5.0]).tolist() == [0.0]
-    assert group_advantages([]).tolist() == []
-
-
-def test_advantages_are_those_of_torch() -> None:
-    torch = pytest.importorskip("torch")
-    rewards = torch.tensor([0.3, -1.0, 0.7, 0.7], dtype=torch.float64)
-    theirs = (rewards - rewards.mean()) / (rewards.std() + 1e-4)
-    assert group_advantages(rewards.tolist()) == pytest.approx(theirs.tolist())
-
-
-@given(st.lists(st.floats(-2, 3), min_size=2, max_size=12), st.floats(-5, 5))
-def test_advantages_sum_to_nothing_and_ignore_a_shift(rewards: list[float], shift: float) -> None:
-    advantages = group_advantages(rewards)
-    assert advantages.dtype == np.float64
-    assert advantages.sum() == pytest.approx(0, abs=1e-6)
-    assert group_advantages([r + shift for r in rewards]) == pytest.approx(advantages, abs=1e-6)
-    assert (np.diff(advantages[np.argsort(rewards)]) >= -1e-12).all()
-
-
-@given(st.lists(st.floats(-2, 3), min_size=2, max_size=9), st.randoms(), st.floats(0.5, 4))
-def test_advantages_follow_their_samples_and_ignore_a_scale(
-    rewards: list[float], rng: object, scale: float
-) -> None:
-    order = list(range(len(rewards)))
-    rng.shuffle(order)  # type: ignore[attr-defined]
-    for kind in ("group", "none"):
-        advantages = group_advantages(rewards, kind)  # type: ignore[arg-type]
-        shuffled = group_advantages([rewards[i] for i in order], kind)  # type: ignore[arg-type]
-        assert shuffled == pytest.approx(advantages[order], abs=1e-9)
-    if np.std(rewards) > 0.1:  # TRL's epsilon is all that a scale changes
-        scaled = group_advantages([scale * r for r in rewards])
-        assert scaled == pytest.approx(group_advantages(rewards), rel=2e-3, abs=1e-9)
-
-
-def test_the_baseline_of_the_others_worked_out_by_hand() -> None:
-    # 1 - (2 + 3) / 2, 2 - (1 + 3) / 2, 3 - (1 + 2) / 2
-    alone = group_advantages([1.0, 2.0, 3.0], "none", "leave_one_out")
-    assert alone == pytest.approx([-1.5, 0, 1.5])
-    assert group_advantages([5.0], "none", "leave_one_out").tolist() == [0.0]
-
-
-def test_one_deviation_for_the_whole_window_worked_out_by_hand() -> None:
-    # rewards 0 2 | 4 4, mean 2.5, deviation sqrt((6.25 + .25 + 2.25 + 2.25) / 3) = 1.91485
-    first, level = window_advantages([[0.0, 2.0], [4.0, 4.0]], "batch")
-    assert first == pytest.approx([-1 / 1.91495, 1 / 1.91495], rel=1e-5)
-    assert level.tolist() == [0.0, 0.0]
-    # advantages -2 2 | 0 0, deviation sqrt(8 / 3) = 1.63299
-    first, level = window_advantages([[0.0, 2.0], [4.0, 4.0]], "batch", "leave_one_out")
-    assert first == pytest.approx([-2 / 1.63309, 2 / 1.63309], rel=1e-5)
-    assert window_advantages([], "batch") == []
-    assert [a.tolist() for a in window_advantages([[1.0]], "batch")] == [[0.0]]
-
-
-@given(st.lists(st.lists(st.floats(-2, 3), min_size=2, max_size=6), min_size=1, max_size=5))
-def test_a_window_s_scale_keeps_the_proportions_of_all_its_advantages(
-    groups: list[list[float]],
-) -> None:
-    plain = np.concatenate(window_advantages(groups, "none"))
-    scaled = np.concatenate(window_advantages(groups, "batch"))
-    deviation = np.concatenate([np.asarray(g) for g in groups]).std(ddof=1) + 1e-4
-    assert scaled * deviation == pytest.approx(plain, rel=1e-9, abs=1e-12)
-    one_by_one = [group_advantages(group).tolist() for group in groups]
-    assert [a.tolist() for a in window_advantages(groups)] == one_by_one
-
-
-def test_a_group_of_cut_samples_alone_is_refused_where_they_are_masked() -> None:
-    def drawn(*reasons: str) -> list[Sample]:
-        return [
-            Sample(token_ids=b"", logprobs=b"", versions=[], text="", finish_reason=reason)
-            for reason in reasons
-        ]
-
-    refused = all_truncated(drawn("length", "abort"))
-    assert refused is not None and refused.reason == "truncated"
-    assert all_truncated(drawn("length", "stop")) is None

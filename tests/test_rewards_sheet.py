@@ -5,6 +5,7 @@ import random
 import msgspec
 import pytest
 from builders import PROPOSAL, answered, coded, proposed, rendered
+from grown_log import Log
 from sheet import (
     DrawingRow,
     ProposalRow,
@@ -15,7 +16,6 @@ from sheet import (
     solver_column,
     type_column,
 )
-from test_windows import Log
 
 from mmzero_async.config import Config, load
 from mmzero_async.learner.windows import Candidates

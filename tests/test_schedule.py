@@ -1,35 +1,23 @@
-"""Whose turn it is follows from the log: phases, what is started and trained in each, curricula."""
+"""Whose turn it is follows from the log: phases, what is started and what is trained in each."""
 
 import json
-import random
-from pathlib import Path
 
-import msgspec
 import pytest
 from builders import proposed, records, run_started, whole_tree
-from hypothesis import given, settings
+from grown_log import SMALL, Log, log_of
+from hypothesis import given
 from hypothesis import strategies as st
-from learned_run import LearnedRun, learned
 from test_projections import publish_all, step
-from test_windows import SMALL, Log
-from typer.testing import CliRunner, Result
 
-from mmzero_async.config import Config, ConfigError, load
-from mmzero_async.learner import checkpoint
-from mmzero_async.learner.errors import LearnerError
-from mmzero_async.learner.start import source_of
+from mmzero_async.config import ConfigError, load
 from mmzero_async.learner.windows import Candidates
-from mmzero_async.log.reader import LogReader
-from mmzero_async.ops.cli import app
-from mmzero_async.ops.rundir import open_run
 from mmzero_async.projections.admission import holding_back
 from mmzero_async.projections.dispatcher import PipelineDispatcher
 from mmzero_async.projections.flow import Flow, stages
 from mmzero_async.projections.making import Making
-from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.projections.schedule import OUT_OF_PHASE, Phase, Schedule
 from mmzero_async.projections.settings import settings_of
-from mmzero_async.schemas.events import ROLES, Answered, Event, GroupRejected, Role, StepCommitted
+from mmzero_async.schemas.events import ROLES, Event, Role
 from mmzero_async.schemas.flow import Hand
 
 ONE_EACH = [
@@ -207,10 +195,6 @@ def test_when_the_schedule_is_over_nothing_new_is_started_and_a_restarted_server
 # --- what is trained ------------------------------------------------------------------------------
 
 
-def log_of(config: Config, *events: Event) -> Log:
-    return Log([run_started(config, "r"), *events])
-
-
 def test_groups_out_of_phase_are_rejected_with_whose_turn_it_was() -> None:
     config = load(overrides=[*SMALL, *ONE_EACH])
     log, candidates = log_of(config, *whole_tree("g0", proposals=1, drawings=1)), Candidates(config)
@@ -234,246 +218,6 @@ def test_what_no_rejection_was_committed_of_has_its_chance_in_its_own_turn() -> 
     candidates.refresh(log.pipeline, log.of)
     assert list(candidates.passed["solver"]) == ["g0.s0.d0", "g0.s0.d1"]
     assert candidates.fullest() == "solver"
-
-
-# --- a run that learns ----------------------------------------------------------------------------
-
-
-class Lagging(LearnedRun):
-    """A learner that has not seen what came last, as one that has just taken a step."""
-
-    def learn(self) -> int:
-        return super().learn() if random.Random(len(self.events)).random() < 0.6 else 0
-
-
-class Racing(Lagging):
-    """Besides, answers come in between a learner's last look and its step."""
-
-    held: tuple[Event, ...] = ()
-
-    def append(self, *events: Event) -> None:
-        chance = random.Random(f"held {len(self.events)}").random() < 0.5
-        answers = all(isinstance(event, Answered) and event.question == "hard" for event in events)
-        if events and answers and chance and len(self.held) < 2:
-            self.held = (*self.held, *events)
-            return
-        if len(self.held) == 2 or any(isinstance(event, StepCommitted) for event in events):
-            events, self.held = (*self.held, *events), ()
-        super().append(*events)
-
-
-def mmzero(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, list(map(str, arguments)))
-
-
-def events_of(run: Path) -> list[Event]:
-    reader = LogReader.open(run / "log")
-    found = [record.event() for record in reader.scan()]
-    reader.close()
-    return found  # type: ignore[return-value]
-
-
-def steps_of(run: Path) -> list[StepCommitted]:
-    return [event for event in events_of(run) if isinstance(event, StepCommitted)]
-
-
-TURNS = [
-    "schedule.mode=sequential",
-    "schedule.steps.proposer=1",
-    "schedule.steps.coder=2",
-    "schedule.steps.solver=2",
-    "schedule.iterations=2",
-]
-
-
-@pytest.fixture(scope="module")
-def run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scheduled") / "run"
-    return learned(folder, tiny_folder, TURNS, trees=40, kind=Racing)
-
-
-def test_a_run_in_sequence_takes_its_turns_and_replays_bit_by_bit(run: Path) -> None:
-    turns = ["proposer", "coder", "coder", "solver", "solver"] * 2
-    assert [step.role for step in steps_of(run)] == turns
-    told = mmzero("replay", run, "--audit", "--json")
-    assert told.exit_code == 0, told.stdout
-    found = json.loads(told.stdout)
-    assert found["audit"]["clean"] and found["rebuilt"]["differences"] == []
-    assert found["audit"]["rejected"]["solver phase"] > 0
-    assert found["audit"]["rejected"]["proposer phase"] > 0
-    again = mmzero("replay", run, "--train", "--json")
-    assert again.exit_code == 0, again.stdout
-    assert [json.loads(line)["same"] for line in again.stdout.splitlines()] == [True] * len(turns)
-
-
-def test_in_a_what_if_the_turns_are_the_run_s_own(run: Path) -> None:
-    told = mmzero("replay", run, "--train", "--json", "filters.solver_hard_consistency=[0.0, 1.0]")
-    steps = [json.loads(line) for line in told.stdout.splitlines()]
-    assert not any(s["why_not"] for s in steps)
-    assert all(s["same"] for s in steps if s["role"] != "solver")
-    one = mmzero("replay", run, "--step", "2", "--what-if", "--json", "loss=dapo")
-    assert one.exit_code == 0 and json.loads(one.stdout)["same_bits_as_committed"]
-    for override in ("schedule.mode=concurrent", "schedule.iterations=3"):
-        refused = mmzero("replay", run, "--train", override)
-        assert isinstance(refused.exception, ConfigError)
-        assert "cannot be otherwise" in str(refused.exception)
-
-
-def test_the_status_tells_whose_turn_it_is(run: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    assert "schedule: sequential, over" in mmzero("status", run).stdout
-    begun = learned(tmp_path / "begun", tiny_folder, TURNS, trees=3)
-    assert len(steps_of(begun)) < 10
-    told, found = (
-        mmzero("status", begun).stdout,
-        json.loads(mmzero("status", begun, "--json").stdout),
-    )
-    at = found["schedule"]
-    assert at["mode"] == "sequential" and not at["over"] and at["iterations"] == 2
-    assert (
-        f"schedule: iteration {at['iteration']} of 2, the {at['role']}'s turn: {at['done']} of "
-        f"{at['steps']} steps"
-    ) in told
-
-
-def test_at_every_event_a_process_that_starts_there_is_in_the_same_phase(run: Path) -> None:
-    """Fed at once or event by event; and the audit's tale is that of one who looked all along."""
-    events, running = events_of(run), Pipeline()
-    at = random.Random(1).sample(range(len(events)), 12)
-    for offset, event in enumerate(events):
-        running.apply(offset, event)
-        if offset in at:
-            started = Pipeline()
-            for early in range(offset + 1):
-                started.apply(early, events[early])
-            assert started.schedule == running.schedule
-
-
-@settings(max_examples=8)
-@given(st.integers(0, 10**6))
-def test_no_step_is_out_of_turn_and_no_group_is_left_to_pile_up(seed: int) -> None:
-    from test_windows import grown
-
-    config = load(overrides=[*SMALL, *TURNS])
-    log, candidates = log_of(config), Candidates(config)
-    numbers = dict.fromkeys(ROLES, 0)
-    for event in grown(seed, 12):
-        log.add(event)
-        while True:
-            log.add(*candidates.refresh(log.pipeline, log.of))
-            role = candidates.fullest()
-            for other in ROLES:
-                if not log.pipeline.schedule.trains(other):
-                    assert not log.pipeline.book.ready[other]
-            if role is None:
-                break
-            phase = log.pipeline.schedule.phase
-            assert phase is not None and phase.role == role
-            _, chosen = candidates.window(role, log.of)
-            numbers[role] += 1
-            log.add(step(role, numbers[role], [scored.group.id for scored in chosen]))
-
-
-# --- curricula ------------------------------------------------------------------------------------
-
-FROM_EASY = (
-    'schedule.curriculum=[{ role = "solver", fact = "hard_consistency", first = [0.8, 1.0], '
-    "last = [0.4, 0.6], steps = 4 }]"
-)
-FASTER = (
-    'schedule.curriculum=[{ role = "solver", fact = "hard_consistency", first = [0.5, 0.8], '
-    "last = [0.2, 0.5], steps = 2 }]"
-)
-WIDE = ["filters.solver_hard_consistency=[0.0, 1.0]", "filters.solver_agreement=0"]
-
-
-@pytest.mark.parametrize(
-    ("version", "low", "high"),
-    [(0, 0.8, 1.0), (1, 0.7, 0.9), (3, 0.5, 0.7), (4, 0.4, 0.6), (9, 0.4, 0.6)],
-)
-def test_a_curriculum_s_bound_moves_with_the_version_that_answered(
-    version: int, low: float, high: float
-) -> None:
-    config = load(overrides=[*SMALL, *WIDE, FROM_EASY])
-    for votes in range(1, 9):  # of eight
-        share = votes / 8
-        others = [f"{10 + i}" for i in range(8 - votes)]
-        if votes < 2:
-            continue
-        tree = whole_tree("g0", proposals=1, drawings=1, hard=["3"] * votes + others)
-        made = [
-            msgspec.structs.replace(
-                event,
-                generation=msgspec.structs.replace(
-                    event.generation,
-                    samples=[
-                        msgspec.structs.replace(
-                            s,
-                            versions=[
-                                msgspec.structs.replace(v, version=version) for v in s.versions
-                            ],
-                        )
-                        for s in event.generation.samples
-                    ],
-                ),
-            )
-            if hasattr(event, "question")
-            else event
-            for event in tree
-        ]
-        log = log_of(config, *made, step("solver", 1, [], version=version or 1))
-        said = [r for r in Candidates(config).refresh(log.pipeline, log.of) if r.role == "solver"]
-        reasons = {r.reason for r in said}
-        inside = low - 1e-9 <= share <= high + 1e-9
-        assert ("curriculum" not in reasons) == inside, (votes, said)
-        if not inside:
-            assert f"hard_consistency {share:.4g} outside [{low:g}, {high:g}]" in said[0].detail
-
-
-def test_a_run_with_a_curriculum_is_rebuilt_and_trained_again_as_it_was(
-    tiny_folder: Path, tmp_path: Path
-) -> None:
-    run = learned(tmp_path / "run", tiny_folder, [*WIDE, FASTER], trees=12, kind=Lagging)
-    refused = [e for e in events_of(run) if isinstance(e, GroupRejected)]
-    assert any(e.reason == "curriculum" for e in refused)
-    assert sum(step.role == "solver" for step in steps_of(run)) >= 1
-    told = json.loads(mmzero("replay", run, "--audit", "--json").stdout)
-    assert told["audit"]["clean"] and told["rebuilt"]["differences"] == []
-    assert mmzero("replay", run, "--train").exit_code == 0
-    other = FASTER.replace("[0.5, 0.8]", "[0.8, 0.9]")
-    what_if = mmzero("replay", run, "--step", "1", "--what-if", "--json", other)
-    assert what_if.exit_code == 0
-    assert "curriculum" in json.loads(what_if.stdout)["window"]["would_be_out"].values()
-
-
-# --- from a checkpoint ----------------------------------------------------------------------------
-
-
-def adapter(run: Path, version: int, role: Role = "solver") -> checkpoint.Loaded:
-    return checkpoint.read(run, checkpoint.relative_folder(role, version))
-
-
-def test_a_run_s_folder_gives_its_newest_committed_version(run: Path) -> None:
-    reader = LogReader.open(run / "log")
-    digest = reader.get(0).event().base_digest  # type: ignore[union-attr]
-    reader.close()
-    found = source_of(run, "solver", digest)
-    newest = [step for step in steps_of(run) if step.role == "solver"][-1]
-    assert (found.run, found.saved.digest) == (run, newest.digest)
-    one = source_of(run / "checkpoints/solver/000002", "solver", digest)
-    assert adapter(one.run, 2).digest == checkpoint.read(one.run, one.saved.checkpoint).digest
-    for place in (run, run / "checkpoints/solver/000002"):
-        with pytest.raises(
-            LearnerError, match=rf"was trained from base {digest[:16]} .*name a run of the same"
-        ):
-            source_of(place, "solver", "another")
-    with pytest.raises(LearnerError, match="neither a run's folder nor that of a version"):
-        source_of(run / "checkpoints", "solver", digest)
-
-
-def test_a_place_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    config = load(overrides=["schedule.start.coder=/nowhere/at/all"])
-    with pytest.raises(ConfigError, match=r"schedule\.start\.coder: there is no folder /nowhere"):
-        open_run(tmp_path / "run", config)
 
 
 def test_who_asks_why_is_told_whose_turn_it_is() -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 from builders import coded, proposed, rendered
-from test_windows import CONFIG, SMALL, Log, picture, varied_tree
+from grown_log import CONFIG, SMALL, Log, picture, varied_tree
 
 from mmzero_async.config import load
 from mmzero_async.learner.scoring import Members, Scored, score

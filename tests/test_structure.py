@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 from builders import rendered, whole_tree
+from grown_log import SMALL, Log, varied_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rendering_rig import CHART, CONFIG, RECT, Rig, draw, opened, svg
-from test_rewards import PROPOSER, proposal, proposed
-from test_windows import SMALL, Log, varied_tree
+from reward_builders import PROPOSER, proposal, proposed
 
 from mmzero_async.config import ConfigError, load
 from mmzero_async.filter_options import FACTS
