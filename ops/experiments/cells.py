@@ -1,7 +1,7 @@
 """What experiments share: cells that are done stay done, and a table says mean and deviation."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 import msgspec
 
 T = TypeVar("T")
+# Its name; how its values are told, a format for `spread` or a function; a run's value each, None
+# where a run has none.
+Row = tuple[str, str | Callable[[Sequence[float]], str], Sequence[float | None]]
 
 
 def written(file: Path, kind: type[T]) -> Iterator[T]:
@@ -35,3 +38,17 @@ def spread(values: Sequence[float], form: str) -> str:
         return "-"
     deviation = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
     return f"{mean(values):{form}}{deviation}"
+
+
+def side_by_side(modes: Iterable[str], runs: Sequence[str], rows: Iterable[Row]) -> str:
+    """Markdown: a column a mode, a row a figure over its runs; `runs` are the modes of all runs."""
+    modes = list(modes)
+    heads = [f"{mode}, {runs.count(mode)} runs" for mode in modes]
+    lines = [f"| | {' | '.join(heads)} |", f"|{' --- |' * (1 + len(modes))}"]
+    for name, tell, values in rows:
+        cells = []
+        for mode in modes:
+            known = [v for v, of in zip(values, runs, strict=True) if of == mode and v is not None]
+            cells.append(spread(known, tell) if isinstance(tell, str) else tell(known))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)

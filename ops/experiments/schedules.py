@@ -12,13 +12,13 @@ pictures of what was found in these runs.
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from mmzero_async.config import Config, ConfigError, load
-from mmzero_async.ops.experiments.cells import keep, spread, written
+from mmzero_async.ops.experiments.cells import Row, keep, side_by_side, written
 from mmzero_async.ops.experiments.pictures import pick
 from mmzero_async.ops.supervisor import supervise
 from mmzero_async.projections.report import Report, accuracy
@@ -103,37 +103,26 @@ def outcome(cell: Cell, asked: Asked, report: Report) -> Outcome:
 def table(outcomes: Iterable[Outcome]) -> str:
     """Markdown: a column a schedule, mean and deviation over the seeds."""
     found = list(outcomes)
-    columns = [[one for one in found if one.cell.mode == mode] for mode in MODES]
-    head = [f"{mode}, {len(c)} runs" for mode, c in zip(MODES, columns, strict=True)]
-    lines = [f"| | {' | '.join(head)} |", "| --- | --- | --- |"]
+    return side_by_side(MODES, [one.cell.mode for one in found], _rows(found))
 
-    def row(name: str, cells: Iterable[str]) -> None:
-        lines.append(f"| {name} | {' | '.join(cells)} |")
 
-    row("wall clock, minutes", (spread([o.seconds / 60 for o in c], ".1f") for c in columns))
-    row(
-        "generated tokens, thousands",
-        (spread([o.tokens / 1e3 for o in c], ".0f") for c in columns),
-    )
+def _rows(found: Sequence[Outcome]) -> Iterator[Row]:
+    yield "wall clock, minutes", ".1f", [one.seconds / 60 for one in found]
+    yield "generated tokens, thousands", ".0f", [one.tokens / 1e3 for one in found]
     for role in ROLES:
-        row(f"{role} steps", (spread([o.steps[role] for o in c], ".0f") for c in columns))
+        yield f"{role} steps", ".0f", [one.steps[role] for one in found]
     for name in dict.fromkeys(name for one in found for name in one.accuracies):
         for moment in ("before", "after"):
-            shares = (
-                [o.accuracies[name][moment] for o in c if name in o.accuracies] for c in columns
-            )
-            row(f"{name}, {moment}", (spread(each, ".1%") for each in shares))
+            shares = [one.accuracies.get(name, {}).get(moment) for one in found]
+            yield f"{name}, {moment}", ".1%", shares
     for question in ("easy", "hard"):
-        for name, of in (("blindly", "blind"), ("with the picture", "sighted")):
-            shares = (
-                [s[question] for o in c if question in (s := getattr(o, of))] for c in columns
-            )
-            row(f"{question} questions answered alike {name}", (spread(s, ".1%") for s in shares))
-    row("pictures", (spread([o.pictures for o in c], ".0f") for c in columns))
+        alike = f"{question} questions answered alike"
+        yield f"{alike} blindly", ".1%", [one.blind.get(question) for one in found]
+        yield f"{alike} with the picture", ".1%", [one.sighted.get(question) for one in found]
+    yield "pictures", ".0f", [one.pictures for one in found]
     for detector in sorted({name for one in found for name in one.shortcuts}):
-        shares = ([o.shortcuts.get(detector, 0) / max(1, o.pictures) for o in c] for c in columns)
-        row(f"`{detector}`, share of pictures", (spread(each, ".2%") for each in shares))
-    return "\n".join(lines)
+        shares = [one.shortcuts.get(detector, 0) / max(1, one.pictures) for one in found]
+        yield f"`{detector}`, share of pictures", ".2%", shares
 
 
 def finished(file: Path, asked: Asked) -> dict[Cell, Outcome]:

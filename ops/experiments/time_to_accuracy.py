@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,7 +28,7 @@ from mmzero_async.config import Config, load
 from mmzero_async.engines.client import VllmClient
 from mmzero_async.engines.server import VllmServer
 from mmzero_async.ops.evaluate import evaluate
-from mmzero_async.ops.experiments.cells import keep, spread, written
+from mmzero_async.ops.experiments.cells import Row, keep, side_by_side, written
 from mmzero_async.ops.experiments.clock import Clock
 from mmzero_async.ops.rundir import base_model_folder
 from mmzero_async.ops.supervisor import supervise
@@ -120,22 +120,18 @@ def outcome(
 def table(outcomes: Iterable[Outcome], bars: Sequence[float]) -> str:
     """Markdown: a column a mode, mean and deviation over the seeds."""
     found = list(outcomes)
-    columns = [[one for one in found if one.cell.mode == mode] for mode in MODES]
-    head = [f"{mode}, {len(c)} runs" for mode, c in zip(MODES, columns, strict=True)]
-    lines = [f"| | {' | '.join(head)} |", "| --- | --- | --- |"]
+    return side_by_side(MODES, [one.cell.mode for one in found], _rows(found, bars))
 
-    def row(name: str, cells: Iterable[str]) -> None:
-        lines.append(f"| {name} | {' | '.join(cells)} |")
 
+def _rows(found: Sequence[Outcome], bars: Sequence[float]) -> Iterator[Row]:
     for bar in bars:
-        reached = [[(o.reached(bar), o) for o in column] for column in columns]
-        there = [[point for point, _ in column if point] for column in reached]
-        row(f"seconds to {bar:.0%}", (spread([p.seconds for p in c], ".0f") for c in there))
-        row(f"versions to {bar:.0%}", (spread([p.version for p in c], ".1f") for c in there))
-        if any(len(some) < len(column) for some, column in zip(there, columns, strict=True)):
-            counts = zip(there, columns, strict=True)
-            row(f"runs that reached {bar:.0%}", (f"{len(a)} of {len(b)}" for a, b in counts))
-    for name, form, of in (
+        reached = [one.reached(bar) for one in found]
+        yield f"seconds to {bar:.0%}", ".0f", [p.seconds if p else None for p in reached]
+        yield f"versions to {bar:.0%}", ".1f", [p.version if p else None for p in reached]
+        if not all(reached):
+            there = [p is not None for p in reached]
+            yield f"runs that reached {bar:.0%}", lambda of: f"{sum(of)} of {len(of)}", there
+    for name, form, figure in (
         ("seconds in all", ".0f", "seconds"),
         ("seconds a step", ".2f", "step_seconds"),
         ("share of the time in which a step runs", ".0%", "stepping"),
@@ -146,14 +142,10 @@ def table(outcomes: Iterable[Outcome], bars: Sequence[float]) -> str:
         ("groups too old to be used", ".1f", "stale"),
         ("load of the machine", ".1f", "load"),
     ):
-        row(name, (spread([getattr(one, of) for one in column], form) for column in columns))
-    for version in sorted({point.version for one in found for point in one.points}):
-        shares = [
-            [p.accuracy for one in column for p in one.points if p.version == version]
-            for column in columns
-        ]
-        row(f"right at version {version}", (spread(column, ".1%") for column in shares))
-    return "\n".join(lines)
+        yield name, form, [getattr(one, figure) for one in found]
+    right = [{point.version: point.accuracy for point in one.points} for one in found]
+    for version in sorted({version for one in right for version in one}):
+        yield f"right at version {version}", ".1%", [one.get(version) for one in right]
 
 
 def finished(file: Path, asked: Asked) -> dict[Cell, Outcome]:
