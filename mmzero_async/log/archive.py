@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from mmzero_async.log import manifest as form
 from mmzero_async.log.drafts import check_room, draft_of
 from mmzero_async.log.environment import DATABASES, DROPPED, OFFSET, Environment
 from mmzero_async.log.errors import LogError, LogFull
+from mmzero_async.log.listing import write_listing
 from mmzero_async.log.manifest import MANIFEST, File, Manifest, content_digests
 from mmzero_async.log.parts import GROUP_BYTES, PART_BYTES, Parts
 from mmzero_async.log.reader import LogReader
@@ -72,8 +71,7 @@ def archive(
                 files=list(_files(draft, written.names)),
             )
             _compare(environment, transaction, draft, manifest)
-            encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-            (draft / MANIFEST).write_bytes(encoded)
+            write_listing(draft / MANIFEST, manifest)
         return manifest
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -17,6 +17,7 @@ from mmzero_async.log.backup import back_up
 from mmzero_async.log.drafts import draft_of
 from mmzero_async.log.errors import LogError
 from mmzero_async.log.interface import View
+from mmzero_async.log.listing import read_listing, write_listing
 from mmzero_async.log.reader import LogReader
 from mmzero_async.schemas.record import Record, encode_record
 
@@ -72,8 +73,7 @@ def merge(parts: Sequence[Part], out: Path) -> Collection:
                 shutil.copyfile(path, folder / path.name)
             members.append(_member(name, folder / "log"))
         found = Collection(members)
-        encoded = msgspec.json.format(msgspec.json.encode(found), indent=2)
-        (draft / COLLECTION).write_bytes(encoded)
+        write_listing(draft / COLLECTION, found)
     return found
 
 
@@ -84,17 +84,7 @@ def is_collection(folder: Path) -> bool:
 def open_collection(folder: Path) -> Collection:
     """Its members, each held against its first and last record. CollectionDamaged."""
     path = folder / COLLECTION
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=Collection)
-    except FileNotFoundError:
-        raise CollectionDamaged(f"{folder} is no collection: it holds no {COLLECTION}") from None
-    except msgspec.MsgspecError as error:
-        raise CollectionDamaged(f"{path} is damaged: {error}") from error
-    if found.format > FORMAT:
-        raise CollectionDamaged(
-            f"{folder} has collection format {found.format}, this version reads up to {FORMAT}: "
-            "upgrade it"
-        )
+    found = read_listing(path, Collection, "collection", FORMAT, CollectionDamaged)
     for member in found.members:
         if Path(member.name).name != member.name:
             raise CollectionDamaged(f"{path} names {member.name!r}, no folder beside it")

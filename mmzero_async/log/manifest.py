@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from mmzero_async.log.environment import DATABASES, OFFSET, Environment, sequence_key
 from mmzero_async.log.errors import LogError
+from mmzero_async.log.listing import read_listing
 from mmzero_async.log.parts import rows
 from mmzero_async.schemas.record import Envelope, decode_record, encode_record
 
@@ -70,17 +71,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 def open_archive(folder: Path) -> Manifest:
     """The manifest, with every file held against its digest. ArchiveDamaged says which is wrong."""
-    try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except FileNotFoundError:
-        raise ArchiveDamaged(f"{folder} is no archive: it holds no {MANIFEST}") from None
-    except ValueError as error:
-        raise ArchiveDamaged(f"{folder / MANIFEST} is damaged: {error}") from error
-    if manifest.format > FORMAT:
-        raise ArchiveDamaged(
-            f"{folder} has archive format {manifest.format}, this version reads up to {FORMAT}: "
-            "upgrade it"
-        )
+    manifest = read_listing(folder / MANIFEST, Manifest, "archive", FORMAT, ArchiveDamaged)
     for file in manifest.files:
         if Path(file.name).name != file.name:
             raise ArchiveDamaged(f"{folder / MANIFEST} names {file.name!r}, no file of its folder")
