@@ -14,6 +14,7 @@ from mmzero_async.schemas.events import Rendered, RunFinished, encode_event
 from mmzero_async.schemas.record import Record
 
 Contents = dict[str, list[tuple[bytes, bytes]]]
+KEPT = "pending groups' pictures"
 
 
 def databases(log: Path) -> Contents:
@@ -72,9 +73,6 @@ def write(
         submission = Submission(producer, epoch, following, kind, body, blobs, drop)
         answer: Answer = writer.append([[submission]])[0]
         assert not isinstance(answer, Exception)
-
-
-KEPT = "pending groups' pictures"
 
 
 def digest(number: int) -> str:

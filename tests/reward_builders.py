@@ -1,33 +1,20 @@
 """Proposals, answers and pictures as rewards look at them, without a sample inside."""
 
+from builders import generation
+
 from mmzero_async.config import CoderConfig, FilterConfig, ProposerConfig, SolverConfig
 from mmzero_async.roles.facts import PictureFacts
 from mmzero_async.schemas.events import (
     Answered,
     AnswerOutcome,
-    Generation,
     Proposal,
     ProposalOutcome,
     Proposed,
     Question,
     Rendered,
-    Role,
-    Sampling,
 )
 
 PROPOSER, CODER, SOLVER, FILTERS = ProposerConfig(), CoderConfig(), SolverConfig(), FilterConfig()
-
-
-def generation(role: Role) -> Generation:
-    return Generation(
-        role=role,
-        policy="p",
-        version=0,
-        prompt_token_ids=b"",
-        sampling=Sampling(temperature=1.0),
-        template="t",
-        samples=[],
-    )
 
 
 def proposal(caption: str = "Bars.", content_type: str = "data_chart", **changes: str) -> Proposal:
@@ -46,14 +33,17 @@ def proposed(*proposals: Proposal | None, group: str = "g1") -> Proposed:
         ProposalOutcome(proposal=p, failure="" if p else "missing:caption") for p in proposals
     ]
     return Proposed(
-        group=group, topic="t", seed=1, generation=generation("proposer"), outcomes=outcomes
+        group=group, topic="t", seed=1, generation=generation("proposer", []), outcomes=outcomes
     )
 
 
 def answered(question: Question, *answers: str | None, format_ok: bool = True) -> Answered:
     outcomes = [AnswerOutcome(answer=a, format_ok=format_ok and a is not None) for a in answers]
     return Answered(
-        drawing="g1.s0.d0", question=question, generation=generation("solver"), outcomes=outcomes
+        drawing="g1.s0.d0",
+        question=question,
+        generation=generation("solver", []),
+        outcomes=outcomes,
     )
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from builders import generation
 from hypothesis import given
 from hypothesis import strategies as st
 from reward_builders import (
@@ -11,7 +12,6 @@ from reward_builders import (
     SOLVER,
     answered,
     facts,
-    generation,
     proposal,
     proposed,
     rendered,
@@ -208,7 +208,7 @@ def test_the_solvers_reward_worked_out_by_hand() -> None:
         AnswerOutcome(),
     ]
     hard = Answered(
-        drawing="g1.s0.d0", question="hard", generation=generation("solver"), outcomes=outcomes
+        drawing="g1.s0.d0", question="hard", generation=generation("solver", []), outcomes=outcomes
     )
     assert rewards_of(solver_terms(hard, SOLVER)) == pytest.approx([1.0, 0.9, 0.1, 0.0, 0.0])
 

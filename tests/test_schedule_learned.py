@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
-from grown_log import SMALL, log_of
+from grown_log import SMALL, grown, log_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from learned_run import Lagging, events_of, learned, mmzero, steps_of
@@ -112,8 +112,6 @@ def test_at_every_event_a_process_that_starts_there_is_in_the_same_phase(run: Pa
 @settings(max_examples=8)
 @given(st.integers(0, 10**6))
 def test_no_step_is_out_of_turn_and_no_group_is_left_to_pile_up(seed: int) -> None:
-    from grown_log import grown
-
     config = load(overrides=[*SMALL, *TURNS])
     log, candidates = log_of(config), Candidates(config)
     numbers = dict.fromkeys(ROLES, 0)
