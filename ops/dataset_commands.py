@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmzero_async.ops.datasets.export import Told
     from mmzero_async.ops.datasets.manifest import Manifest
 
+_BAR_STEPS = 500
 _PLAIN_STEPS = 10  # lines at most where there is no terminal
 
 
@@ -46,6 +47,10 @@ def dataset(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="in place of an earlier dataset in OUT")
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="that make the rows; default: one a core, fewer for a small log"),
+    ] = None,
     push: Annotated[str, typer.Option(help="a hub's OWNER/NAME that it is sent to")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -59,7 +64,13 @@ def dataset(
     target = out or folder / "datasets" / kind
     with _progress(f"{kind} of {folder.name}", quiet=as_json) as told:
         manifest, written = export(
-            folder, target, wanted, resume=resume, overwrite=overwrite, told=told
+            folder,
+            target,
+            wanted,
+            resume=resume,
+            overwrite=overwrite,
+            processes=processes,
+            told=told,
         )
     pushed = push_to_hub(target, push) if push else None
     if as_json:
@@ -137,5 +148,13 @@ def _progress(title: str, *, quiet: bool) -> Iterator["Told"]:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda done, of: bar.update(task, completed=done, total=of)
+            task, shown = bar.add_task(title, total=None), 0
+
+            def drawn(done: int, of: int) -> None:
+                """Seldom: to move the bar takes as long as to make a row."""
+                nonlocal shown
+                if abs(done - shown) * _BAR_STEPS >= of or done == of:
+                    shown = done
+                    bar.update(task, completed=done, total=of)
+
+            yield drawn

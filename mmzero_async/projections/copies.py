@@ -48,8 +48,10 @@ class Copies:
     def novelty(self, event: Rendered) -> float | None:
         """1 - the largest likeness in structure with a remembered picture of another proposal;
         None for a picture without a structure. To be asked before `see`."""
+        if event.picture is None or not self.memory:
+            return None
         structure = structures.read(event.structure)
-        if event.picture is None or structure is None or not self.memory:
+        if structure is None:
             return None
         shares = self._likenesses(structure)
         own = parent(event.drawing)

@@ -22,6 +22,12 @@ def normalised(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def key_of(words: Iterable[str]) -> int:
+    """The same for words that are told apart by spelling alone."""
+    text = "\0".join(map(normalised, words)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
+
+
 def look_alike(one: Rendered, other: Rendered) -> bool:
     """A picture without a fingerprint (of an older writer) looks only like itself."""
     if one.picture == other.picture:
@@ -40,11 +46,9 @@ class Duplicates:
         self._words: set[int] = set()
         self._pictures: dict[int, tuple[int, ...]] = {}  # words -> offsets of Rendered events
 
-    def seen(self, words: Iterable[str], picture: int | None = None) -> bool:
-        """Whether a kept row has these words, and a picture that looks like the one at this offset;
-        remembers the row otherwise."""
-        text = "\0".join(map(normalised, words)).encode()
-        key = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
+    def seen(self, key: int, picture: int | None = None) -> bool:
+        """Whether a kept row has the words of this key, and a picture that looks like the one at
+        this offset; remembers the row otherwise."""
         if picture is None:
             known = key in self._words
             self._words.add(key)

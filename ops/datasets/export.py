@@ -6,10 +6,12 @@ follows from it alone, but pictures are read and files written only where none s
 
 import gc
 import hashlib
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,10 +20,11 @@ import mmzero_async
 from mmzero_async.filelock import FileLock, LockHeld
 from mmzero_async.log.drafts import sync
 from mmzero_async.ops.datasets.card import card
-from mmzero_async.ops.datasets.chosen import Chosen
-from mmzero_async.ops.datasets.columns import picture_columns, schema_of, yaml_features
+from mmzero_async.ops.datasets.columns import schema_of, yaml_features
+from mmzero_async.ops.datasets.crew import crew
 from mmzero_async.ops.datasets.duplicates import Duplicates
 from mmzero_async.ops.datasets.groups import Walk
+from mmzero_async.ops.datasets.maker import Batch
 from mmzero_async.ops.datasets.manifest import (
     CARD,
     MANIFEST,
@@ -36,14 +39,14 @@ from mmzero_async.ops.datasets.manifest import (
     split_figures,
 )
 from mmzero_async.ops.datasets.options import DatasetError, Options
-from mmzero_async.ops.datasets.prompts import Prompts
 from mmzero_async.ops.datasets.shards import FOLDER, Shard, Shards
 from mmzero_async.ops.datasets.sources import Source, sources
-from mmzero_async.ops.datasets.splits import split_of
+from mmzero_async.ops.datasets.tasks import Task, tasks
 from mmzero_async.schemas.events import Rendered
 
 LOCK = ".lock"
 _SOURCE_BITS = 48  # of an offset; the source's number stands above it
+_WORTH = 20_000  # events for which another process is started: it takes a second to be ready
 Told = Callable[[int, int], None]  # events looked at, of how many
 
 
@@ -54,9 +57,12 @@ def export(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    processes: int | None = None,
     told: Told = lambda done, of: None,
 ) -> tuple[Manifest, bool]:
     """The dataset of a run's or a collection's folder in `out`; whether anything was written.
+
+    `processes` make the rows; 1 is this one alone, and by default a large log gets one a core.
 
     DatasetError: `out` holds something else, or an unfinished export that does not fit. What
     reading a log raises (BlobDropped: a picture was compacted away); then it may be resumed.
@@ -82,7 +88,8 @@ def export(
             files = earlier[1] if earlier else []
             progress = Progress.resumed(out, plan, files) if earlier else Progress(out, plan)
             with _collecting_seldom():
-                counts = _write(found, out, options, progress, files, told)
+                count = _processes(processes, sum(source.stop for source in found))
+                counts = _write(folder, found, out, options, progress, files, count, told)
             if not counts.rows:
                 _remove(out)
                 raise DatasetError(f"nothing to write: {_nothing(counts)}")
@@ -126,11 +133,13 @@ def plan_of(found: list[Source], options: Options) -> Plan:
 
 
 def _write(
+    folder: Path,
     found: list[Source],
     out: Path,
     options: Options,
     progress: Progress,
     files: list[Shard],
+    processes: int,
     told: Told,
 ) -> Counts:
     counts, walks = Counts(), [Walk.of(source) for source in found]
@@ -140,40 +149,59 @@ def _write(
         return walks[place >> _SOURCE_BITS].recent.picture(offset)
 
     duplicates = Duplicates(picture)
-    schema = schema_of(options)
-    shown = picture_columns(schema)
-    shards = Shards(out, options, schema, progress.done, files)
-    before, total = 0, sum(source.stop for source in found)
+    shards = Shards(out, options, schema_of(options), progress.done, files)
+    starts = [0, *accumulate(source.stop for source in found)]
+
+    def put(batch: Batch) -> None:
+        """Every row to its file, but for the duplicates."""
+        counts.lineages += batch.lineages
+        counts.bare_prompts += batch.bare_prompts
+        for made in batch.found:
+            counts.groups += 1
+            if isinstance(made, str):
+                counts.leave_out(made)
+                continue
+            told(starts[batch.source] + made.offset, starts[-1])
+            place = None if made.picture is None else batch.source << _SOURCE_BITS | made.picture
+            if made.key is not None and duplicates.seen(made.key, place):
+                counts.leave_out("duplicate")
+                continue
+            counts.row(found[batch.source].name, made.role, made.version, made.offset)
+            counts.pictures = max(counts.pictures, made.pictures)
+            if shards.skip(made.split):
+                continue
+            if made.at is None:
+                raise batch.unread[made.offset]
+            shards.add(made.split, batch.packed, made.at, made.size)
+        shards.settle()
+
+    coming = 0  # rows at most that tasks under way may become
+
+    def asked() -> Iterator[Task]:
+        nonlocal coming
+        for task in tasks(walks, options):
+            coming += task.offsets
+            names = (split.name for split in options.splits)
+            task.bare = frozenset(name for name in names if shards.skips(name) >= coming)
+            yield task
+
     try:
-        for number, walk in enumerate(walks):
-            source = walk.source
-            prompts = Prompts.of(source.asked)
-            for offset, row in Chosen(walk, options, prompts, counts).rows():
-                told(before + offset, total)
-                place = None if row.picture is None else number << _SOURCE_BITS | row.picture
-                if options.deduplicate and duplicates.seen(row.words, place):
-                    counts.leave_out("duplicate")
-                    continue
-                counts.row(source.name, row.role, row.version, offset)
-                values = {
-                    "id": row.id,
-                    "run": source.name,
-                    "lineage": row.lineage,
-                    "offset": offset,
-                    **row.values,
-                }
-                counts.pictures = max(
-                    counts.pictures, *(_pictures(values.get(name)) for name in shown), 0
-                )
-                split = split_of(source.name, row.lineage, options.splits)
-                shards.add(split, values, source.view.blob)
-            counts.bare_prompts += prompts.bare
-            before += source.stop
+        with crew(processes, folder, walks, options) as made:
+            for task, batch in made(asked()):
+                put(batch)
+                coming -= task.offsets
         shards.close()
-        told(total, total)
+        told(starts[-1], starts[-1])
     finally:
         shards.stop()
     return counts
+
+
+def _processes(asked: int | None, events: int) -> int:
+    if asked is not None and asked < 1:
+        raise DatasetError(f"--processes {asked}: 1 at least is needed")
+    cores = len(os.sched_getaffinity(0))
+    return asked or max(1, min(cores, events // _WORTH))
 
 
 def _nothing(counts: Counts) -> str:
@@ -189,10 +217,6 @@ def _features(options: Options, counts: Counts) -> list[str]:
     if options.format == "parquet":
         return []
     return yaml_features(schema_of(options), counts.pictures)
-
-
-def _pictures(value: object) -> int:
-    return len(value) if isinstance(value, list) else int(value is not None)
 
 
 def _there(out: Path, plan: Plan, resume: bool) -> Manifest | None:

@@ -33,14 +33,20 @@ class Found:
     offset: int | None = None
 
 
-class Fates:
-    """Of all groups in the events [0, stop) of a log."""
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Where the fates of all groups in the events [0, stop) of a log stand, and its steps."""
 
-    def __init__(self, view: View, stop: int) -> None:
-        self._view = view
+    keys: "array[int]"  # ascending
+    offsets: "array[int]"  # one a key
+    steps: dict[str, list[int]]  # offsets, by role
+    versions: dict[str, list[int]]  # one a step
+
+    @classmethod
+    def of(cls, view: View, stop: int) -> "Index":
         keys, offsets = array("Q"), array("Q")
-        self._steps: dict[str, list[int]] = {role: [] for role in ROLES}  # offsets
-        self._versions: dict[str, list[int]] = {role: [] for role in ROLES}
+        steps: dict[str, list[int]] = {role: [] for role in ROLES}
+        versions: dict[str, list[int]] = {role: [] for role in ROLES}
         for record in view.scan(0, stop, _WANTED):
             event = record.event()
             match event:
@@ -48,15 +54,26 @@ class Fates:
                     keys.append(_key(event.role, event.group))
                     offsets.append(record.offset)
                 case StepCommitted():
-                    self._steps[event.role].append(record.offset)
-                    self._versions[event.role].append(event.version)
+                    steps[event.role].append(record.offset)
+                    versions[event.role].append(event.version)
                 case _:
                     pass
         unsorted = np.array(keys, np.uint64)
         order = np.argsort(unsorted, kind="stable")
         # Arrays of Python's own: numpy takes twenty times as long to look up a single number.
-        self._keys = array("Q", unsorted[order].tobytes())
-        self._offsets = array("Q", np.array(offsets, np.uint64)[order].tobytes())
+        return cls(
+            array("Q", unsorted[order].tobytes()),
+            array("Q", np.array(offsets, np.uint64)[order].tobytes()),
+            steps,
+            versions,
+        )
+
+
+class Fates:
+    """Of all groups in a log, by its index."""
+
+    def __init__(self, view: View, index: Index) -> None:
+        self._view, self.index = view, index
 
     def of(self, role: Role, group: str) -> Found:
         for offset in self._candidates(_key(role, group)):
@@ -69,13 +86,14 @@ class Fates:
 
     def newest_version(self, role: str, offset: int) -> int:
         """That a step before the offset made; 0 before the first."""
-        count = bisect_left(self._steps.get(role, []), offset)
-        return self._versions[role][count - 1] if count else 0
+        count = bisect_left(self.index.steps.get(role, []), offset)
+        return self.index.versions[role][count - 1] if count else 0
 
     def _candidates(self, key: int) -> Iterator[int]:
-        place = bisect_left(self._keys, key)
-        while place < len(self._keys) and self._keys[place] == key:
-            yield self._offsets[place]
+        keys, offsets = self.index.keys, self.index.offsets
+        place = bisect_left(keys, key)
+        while place < len(keys) and keys[place] == key:
+            yield offsets[place]
             place += 1
 
 

@@ -5,11 +5,11 @@ budget of bytes; an older one that a group still needs is read from the log agai
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mmzero_async.log.interface import View
-from mmzero_async.ops.datasets.fates import Fates, Found
+from mmzero_async.ops.datasets.fates import Fates, Found, Index
 from mmzero_async.ops.datasets.sources import Source
 from mmzero_async.projections.copies import Copies
 from mmzero_async.projections.lineage import CompleteGroup, Lineage
@@ -28,6 +28,7 @@ from mmzero_async.schemas.ids import indices, root
 from mmzero_async.schemas.record import Record
 
 KEPT_BYTES = 64 << 20  # of encoded events
+_CLOSE = 4  # records passed over for one that is wanted: a look-up costs as much
 _GROWS = frozenset({"proposed", "coded", "rendered", "answered", "work_abandoned"})
 
 Generated = Proposed | Coded | Answered | Probed
@@ -46,6 +47,16 @@ class Recent:
         while self._held > self._budget and len(self._kept) > 1:
             _, (gone, _) = self._kept.popitem(last=False)
             self._held -= len(gone.envelope.body)
+
+    def load(self, offsets: Iterable[int]) -> None:
+        """What is wanted soon, in one go where it lies close together."""
+        missing = sorted(set(offsets) - self._kept.keys())
+        if not missing or missing[-1] - missing[0] > _CLOSE * len(missing):
+            return
+        wanted = set(missing)
+        for record in self._view.scan(missing[0], missing[-1] + 1):
+            if record.offset in wanted:
+                self.add(record, record.event())
 
     def of(self, offset: int) -> AnyEvent:
         found = self._kept.get(offset)
@@ -102,7 +113,8 @@ class Walk:
 
     @classmethod
     def of(cls, source: Source) -> "Walk":
-        walk = cls(source, Fates(source.view, source.stop), Recent(source.view, KEPT_BYTES))
+        index = Index.of(source.view, source.stop)
+        walk = cls(source, Fates(source.view, index), Recent(source.view, KEPT_BYTES))
         # Copies decide about rewards, and these are in the log already.
         walk.lineage.copies = Copies(memory=0)
         return walk

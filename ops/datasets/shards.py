@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from mmzero_async.log.drafts import sync
-from mmzero_async.ops.datasets.columns import picture_columns
 from mmzero_async.ops.datasets.options import Options
-from mmzero_async.ops.datasets.rows import Picture
-from mmzero_async.ops.datasets.sinks import Sink, Values, sink, suffix
+from mmzero_async.ops.datasets.sinks import Packed, Piece, Sink, picked, sink, suffix
 
 FOLDER = "data"
 GROUP_BYTES = 8 << 20  # of values that are handed to the writer at once: a row group
@@ -46,8 +43,9 @@ class _Open:
 
     index: int = 0  # of the file in the making
     skip: int = 0  # rows that stand in finished files
-    rows: list[Values] = field(default_factory=list)
-    held: int = 0  # bytes in `rows`
+    pieces: list[Piece] = field(default_factory=list)
+    rows: int = 0  # in `pieces`
+    held: int = 0  # bytes of their values
     written: int = 0  # bytes given to the file in the making
     count: int = 0  # rows given to it
     sink: Sink | None = None  # the writer's own
@@ -65,7 +63,6 @@ class Shards:
         finished: Iterable[Shard] = (),
     ) -> None:
         self._folder, self._options, self._schema, self._done = folder, options, schema, done
-        self._pictures = picture_columns(schema)
         self._open = {split.name: _Open() for split in options.splits}
         for shard in finished:
             self._open[shard.split].index += 1
@@ -74,20 +71,34 @@ class Shards:
         self._writer = ThreadPoolExecutor(1, "dataset-writer")
         self._waiting: deque[Future[None]] = deque()
 
-    def add(self, split: str, values: Values, blob: Callable[[str], bytes]) -> None:
-        """Pictures are read only for a row that is written. What `blob` and the disk raise."""
+    def skips(self, split: str) -> int:
+        """How many rows that come next stand in finished files."""
+        return self._open[split].skip
+
+    def skip(self, split: str) -> bool:
+        """Whether the row that comes next does; it is passed over then."""
         state = self._open[split]
-        if state.skip:
-            state.skip -= 1
-            return
-        values |= {name: _shown(values.get(name), blob) for name in self._pictures}
-        state.rows.append(values)
-        size = size_of(values)
-        state.held += size
-        if state.held >= GROUP_BYTES or len(state.rows) >= GROUP_ROWS:
+        state.skip -= (skipped := state.skip > 0)
+        return skipped
+
+    def add(self, split: str, packed: Packed, at: int, size: int) -> None:
+        """The row that stands there, of so many bytes. What the disk raises."""
+        state = self._open[split]
+        if state.pieces and state.pieces[-1][0] is packed:
+            state.pieces[-1][1].append(at)
+        else:
+            state.pieces.append((packed, [at]))
+        state.rows, state.held = state.rows + 1, state.held + size
+        if state.held >= GROUP_BYTES or state.rows >= GROUP_ROWS:
             self._hand_over(split, state)
             if state.written >= self._options.shard_bytes:
                 self._finish(split, state)
+
+    def settle(self) -> None:
+        """To be called after the last row of what was packed together: the others may go."""
+        for state in self._open.values():
+            if state.pieces:
+                state.pieces[-1] = picked(state.pieces[-1])
 
     def close(self) -> None:
         """Writes what is held. A split without rows gets no file: `datasets` would open none."""
@@ -104,10 +115,10 @@ class Shards:
         self._writer.shutdown(wait=True, cancel_futures=True)
 
     def _hand_over(self, split: str, state: _Open) -> None:
-        rows, state.rows = state.rows, []
+        pieces, state.pieces = state.pieces, []
         state.written, state.held = state.written + state.held, 0
-        state.count += len(rows)
-        self._later(self._write, state, self._path(split, state.index), rows)
+        state.count, state.rows = state.count + state.rows, 0
+        self._later(self._write, state, self._path(split, state.index), pieces)
 
     def _finish(self, split: str, state: _Open) -> None:
         path = self._path(split, state.index)
@@ -125,11 +136,11 @@ class Shards:
 
     # What follows is done by the writer's thread alone.
 
-    def _write(self, state: _Open, path: Path, rows: list[Values]) -> None:
+    def _write(self, state: _Open, path: Path, pieces: list[Piece]) -> None:
         if state.sink is None:
             path.parent.mkdir(exist_ok=True)
             state.sink = sink(self._options.format, _draft(path), self._schema)
-        state.sink.write(rows)
+        state.sink.write(pieces)
 
     def _end(self, split: str, state: _Open, path: Path, rows: int, values: int) -> None:
         assert state.sink is not None
@@ -149,22 +160,3 @@ class Shards:
 
 def _draft(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
-
-
-def _shown(value: Any, blob: Callable[[str], bytes]) -> Any:
-    if isinstance(value, Picture):
-        return {"bytes": blob(value.digest), "path": value.name}
-    if isinstance(value, list) and value and isinstance(value[0], Picture):
-        return [{"bytes": blob(p.digest), "path": p.name} for p in value]
-    return value
-
-
-def size_of(value: Any) -> int:
-    """Bytes of a value, roughly, and the same whenever it is asked."""
-    if isinstance(value, str | bytes):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(map(size_of, value.values()))
-    if isinstance(value, list):
-        return sum(map(size_of, value))
-    return value.nbytes if isinstance(value, np.ndarray) else 8

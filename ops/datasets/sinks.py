@@ -1,4 +1,7 @@
-"""Rows to one file: Parquet, or a WebDataset tar. The same rows give the same bytes."""
+"""Rows to one file: Parquet, or a WebDataset tar. The same rows give the same bytes.
+
+Rows are packed first, some at a time and wherever that may be, and then put into a file in order.
+"""
 
 import io
 import json
@@ -15,18 +18,38 @@ from mmzero_async.ops.datasets.columns import picture_columns
 from mmzero_async.ops.datasets.options import Format
 
 Values = dict[str, Any]  # by column; pictures as {bytes, path}
+Packed = pa.RecordBatch | list[bytes]  # Arrow's columns, or a row's members of a tar
+Piece = tuple[Packed, list[int]]  # some of its rows, ascending
 
 
 class Sink(Protocol):
     """An open file."""
 
-    def write(self, rows: Sequence[Values]) -> None: ...
+    def write(self, pieces: Sequence[Piece]) -> None: ...
 
     def close(self) -> None: ...
 
 
 def sink(form: Format, path: Path, schema: pa.Schema) -> Sink:
-    return ParquetSink(path, schema) if form == "parquet" else TarSink(path, schema)
+    return ParquetSink(path, schema) if form == "parquet" else TarSink(path)
+
+
+def pack(form: Format, schema: pa.Schema, rows: Sequence[Values]) -> Packed:
+    if form == "parquet":
+        arrays = [pa.array([row.get(f.name) for row in rows], f.type) for f in schema]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    pictures = picture_columns(schema)
+    return [_members(row, pictures, schema.names) for row in rows]
+
+
+def picked(piece: Piece) -> Piece:
+    """The same rows without the others, which it would keep in memory."""
+    packed, places = piece
+    if len(places) == len(packed):
+        return piece
+    if isinstance(packed, list):
+        return [packed[at] for at in places], list(range(len(places)))
+    return packed.take(pa.array(places)), list(range(len(places)))
 
 
 def suffix(form: Format) -> str:
@@ -51,15 +74,23 @@ class ParquetSink:
             write_page_checksum=True,
         )
 
-    def write(self, rows: Sequence[Values]) -> None:
-        arrays = [pa.array([row.get(f.name) for row in rows], f.type) for f in self._schema]
-        self.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+    def write(self, pieces: Sequence[Piece]) -> None:
+        batches = [_rows(packed, places) for packed, places in pieces]
+        # In one piece: where a page ends must not depend on where a batch did.
+        self.write_table(pa.Table.from_batches(batches, self._schema).combine_chunks())
 
     def write_table(self, rows: pa.Table) -> None:
         self._writer.write_table(rows)
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _rows(packed: Packed, places: list[int]) -> pa.RecordBatch:
+    assert isinstance(packed, pa.RecordBatch)
+    if places[-1] - places[0] == len(places) - 1:
+        return packed.slice(places[0], len(places))
+    return packed.take(pa.array(places))
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
@@ -73,31 +104,42 @@ def _leaves(schema: pa.Schema) -> list[str]:
 class TarSink:
     """A row is `<key>.json` and its pictures: `<key>.png`, or `<key>.0.png`, `<key>.1.png`, ..."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        self._pictures = picture_columns(schema)
-        self._names = schema.names
+    def __init__(self, path: Path) -> None:
+        self._file, self._size = path.open("wb"), 0
 
-    def write(self, rows: Sequence[Values]) -> None:
-        for row in rows:
-            # What follows the first dot is a file's sort: an id's dots would be taken for it.
-            key = "-".join((row["run"], row["id"], f"{row['offset']:012}")).replace(".", "_")
-            for column in self._pictures:
-                shown = row.get(column)
-                if isinstance(shown, dict):
-                    self._add(f"{key}.png", shown["bytes"])
-                for i, picture in enumerate(shown if isinstance(shown, list) else []):
-                    self._add(f"{key}.{i}.png", picture["bytes"])
-            told = {n: row.get(n) for n in self._names if n not in self._pictures}
-            self._add(f"{key}.json", json.dumps(told, ensure_ascii=False, default=_plain).encode())
-
-    def _add(self, name: str, data: bytes) -> None:
-        member = tarfile.TarInfo(name)  # no times, no owners
-        member.size, member.mode = len(data), 0o644
-        self._tar.addfile(member, io.BytesIO(data))
+    def write(self, pieces: Sequence[Piece]) -> None:
+        for packed, places in pieces:
+            for at in places:
+                self._size += self._file.write(packed[at])
 
     def close(self) -> None:
-        self._tar.close()
+        """Two empty blocks, and up to a whole record."""
+        end = self._size + 2 * tarfile.BLOCKSIZE
+        self._file.write(bytes(end - self._size + -end % tarfile.RECORDSIZE))
+        self._file.close()
+
+
+def _members(row: Values, pictures: Sequence[str], names: Sequence[str]) -> bytes:
+    # What follows the first dot is a file's sort: an id's dots would be taken for it.
+    key = "-".join((row["run"], row["id"], f"{row['offset']:012}")).replace(".", "_")
+    found: list[bytes] = []
+    for column in pictures:
+        shown = row.get(column)
+        if isinstance(shown, dict):
+            found += _member(f"{key}.png", shown["bytes"])
+        for i, picture in enumerate(shown if isinstance(shown, list) else []):
+            found += _member(f"{key}.{i}.png", picture["bytes"])
+    told = {name: row.get(name) for name in names if name not in pictures}
+    text = json.dumps(told, ensure_ascii=False, default=_plain).encode()
+    return b"".join((*found, *_member(f"{key}.json", text)))
+
+
+def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
+    """As a tar holds it: head, bytes, blanks up to a whole block."""
+    member = tarfile.TarInfo(name)  # no times, no owners
+    member.size, member.mode = len(data), 0o644
+    head = member.tobuf(tarfile.USTAR_FORMAT)
+    return head, data, bytes(-len(data) % tarfile.BLOCKSIZE)
 
 
 def _plain(value: object) -> Any:
