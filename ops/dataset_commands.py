@@ -49,7 +49,7 @@ def dataset(
     ] = False,
     processes: Annotated[
         int | None,
-        typer.Option(help="that make the rows; default: one a core, fewer for a small log"),
+        typer.Option(help="that make the rows; default: the cores but one, fewer for a small log"),
     ] = None,
     push: Annotated[str, typer.Option(help="a hub's OWNER/NAME that it is sent to")] = "",
     as_json: AsJson = False,

@@ -5,6 +5,7 @@ A process gets tasks over a socket of its own and ends when the other end is gon
 about. It reads the log itself; nothing is written but by the one that asked for it.
 """
 
+import gc
 import pickle
 import signal
 import socket
@@ -17,11 +18,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 
 from mmzero_async.ops.datasets.columns import schema_of
 from mmzero_async.ops.datasets.fates import Fates, Index
-from mmzero_async.ops.datasets.groups import KEPT_BYTES, Recent, Walk
+from mmzero_async.ops.datasets.groups import KEPT_BYTES, SELDOM, Recent, Walk
 from mmzero_async.ops.datasets.maker import Batch, Maker
 from mmzero_async.ops.datasets.options import DatasetError, Options
 from mmzero_async.ops.datasets.sources import sources
@@ -97,11 +99,14 @@ class _Other:
                 start_new_session=True,
             )
         self._connection = Connection(ours.detach())
-        self.send(job)
+        self._send(pickle.dumps(job))
 
-    def send(self, what: object) -> None:
+    def send(self, task: Task) -> None:
+        self._send(msgspec.msgpack.encode(task))
+
+    def _send(self, data: bytes) -> None:
         try:
-            self._connection.send(what)
+            self._connection.send_bytes(data)
         except _GONE:
             raise self._killed() from None
 
@@ -138,16 +143,17 @@ class _Other:
 def work(descriptor: int) -> None:
     """Of such a process: until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.set_threshold(*SELDOM)
     with Connection(descriptor) as connection, suppress(*_GONE):
         job: _Job = connection.recv()
         with sources(job.folder, job.stops) as found:
             walks = [
-                Walk(source, Fates(source.view, index), Recent(source.view, KEPT_BYTES // 4))
+                Walk(source, Fates(source.view, index), Recent(source.view, KEPT_BYTES // 16))
                 for source, index in zip(found, job.indices, strict=True)
             ]
-            maker = Maker(walks, job.options)
+            maker, decoder = Maker(walks, job.options), msgspec.msgpack.Decoder(Task)
             while True:
-                _answer(connection, maker, walks, connection.recv())
+                _answer(connection, maker, walks, decoder.decode(connection.recv_bytes()))
 
 
 def _answer(connection: Connection, maker: Maker, walks: Sequence[Walk], task: Task) -> None:

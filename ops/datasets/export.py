@@ -23,7 +23,7 @@ from mmzero_async.ops.datasets.card import card
 from mmzero_async.ops.datasets.columns import schema_of, yaml_features
 from mmzero_async.ops.datasets.crew import crew
 from mmzero_async.ops.datasets.duplicates import Duplicates
-from mmzero_async.ops.datasets.groups import Walk
+from mmzero_async.ops.datasets.groups import SELDOM, Walk
 from mmzero_async.ops.datasets.maker import Batch
 from mmzero_async.ops.datasets.manifest import (
     CARD,
@@ -46,7 +46,7 @@ from mmzero_async.schemas.events import Rendered
 
 LOCK = ".lock"
 _SOURCE_BITS = 48  # of an offset; the source's number stands above it
-_WORTH = 20_000  # events for which another process is started: it takes a second to be ready
+_WORTH = 50_000  # events for which another process is started: it takes a second to be ready
 Told = Callable[[int, int], None]  # events looked at, of how many
 
 
@@ -62,7 +62,8 @@ def export(
 ) -> tuple[Manifest, bool]:
     """The dataset of a run's or a collection's folder in `out`; whether anything was written.
 
-    `processes` make the rows; 1 is this one alone, and by default a large log gets one a core.
+    `processes` make the rows; 1 is this one alone. By default a large log gets one a core,
+    but for the core that this one takes.
 
     DatasetError: `out` holds something else, or an unfinished export that does not fit. What
     reading a log raises (BlobDropped: a picture was compacted away); then it may be resumed.
@@ -200,8 +201,8 @@ def _write(
 def _processes(asked: int | None, events: int) -> int:
     if asked is not None and asked < 1:
         raise DatasetError(f"--processes {asked}: 1 at least is needed")
-    cores = len(os.sched_getaffinity(0))
-    return asked or max(1, min(cores, events // _WORTH))
+    others = len(os.sched_getaffinity(0)) - 1  # this one walks the log and writes meanwhile
+    return asked or max(1, min(others, events // _WORTH))
 
 
 def _nothing(counts: Counts) -> str:
@@ -254,10 +255,8 @@ def _remove(out: Path) -> None:
 
 @contextmanager
 def _collecting_seldom() -> Iterator[None]:
-    """Events hold no cycles, and looking for some in all that are remembered takes a third of the
-    time."""
     before = gc.get_threshold()
-    gc.set_threshold(200_000, 50, 100)
+    gc.set_threshold(*SELDOM)
     try:
         yield
     finally:

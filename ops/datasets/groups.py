@@ -28,6 +28,9 @@ from mmzero_async.schemas.ids import indices, root
 from mmzero_async.schemas.record import Record
 
 KEPT_BYTES = 64 << 20  # of encoded events
+# For gc: events hold no cycles, and looking for some in all that are remembered takes a third of
+# the time.
+SELDOM = (200_000, 50, 100)
 _CLOSE = 4  # records passed over for one that is wanted: a look-up costs as much
 _GROWS = frozenset({"proposed", "coded", "rendered", "answered", "work_abandoned"})
 

@@ -3,7 +3,7 @@ of processes may do some. What is left out as a duplicate is decided afterwards,
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,9 +23,8 @@ from mmzero_async.schemas.record import RecordDamaged
 _UNREAD = (LogError, RecordDamaged)
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """One row: what has to be known of it to put it into its place."""
+class Made(NamedTuple):
+    """One row: what has to be known of it to put it into its place. Pickled in no time."""
 
     offset: int
     split: str

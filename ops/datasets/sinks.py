@@ -18,7 +18,7 @@ from mmzero_async.ops.datasets.columns import picture_columns
 from mmzero_async.ops.datasets.options import Format
 
 Values = dict[str, Any]  # by column; pictures as {bytes, path}
-Packed = pa.RecordBatch | list[bytes]  # Arrow's columns, or a row's members of a tar
+Packed = Any  # rows: a RecordBatch, or list[bytes] with each row's members of a tar
 Piece = tuple[Packed, list[int]]  # some of its rows, ascending
 
 
@@ -87,7 +87,6 @@ class ParquetSink:
 
 
 def _rows(packed: Packed, places: list[int]) -> pa.RecordBatch:
-    assert isinstance(packed, pa.RecordBatch)
     if places[-1] - places[0] == len(places) - 1:
         return packed.slice(places[0], len(places))
     return packed.take(pa.array(places))
