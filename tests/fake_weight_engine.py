@@ -17,6 +17,7 @@ class FakeWeightEngine(FakeEngine):
         self.calls: list[str] = []
         self.refuse: dict[str, list[str]] = {}
         self.number, self.paused, self.loaded, self.dead = "default", False, "", False
+        self.path = ""
         self.tamper = self._with_spans
 
     def add_routes(self, app: web.Application) -> None:
@@ -41,6 +42,7 @@ class FakeWeightEngine(FakeEngine):
             self.paused = path == "pause"
         if path == "update_weights":
             self.loaded = body["update_info"]["sha256"]
+            self.path = body["update_info"]["path"]
         if path == "finish_weight_update":
             self.number = body.get("weight_version", self.number)
         return web.json_response({})

@@ -16,6 +16,7 @@ from mmzero_async.ops.cluster.inventory import InventoryError
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "cluster.example.toml"
 TOP = 'run = "r"\nkeys = "/k"\npython = "/usr/bin/python3"\npath = "/runs"\n'
+FULL = TOP + 'overrides = ["learner.weights=full"]\n'
 ALL = "{ log = 1, engine = 1, learner = 1, proposer = 1, coder = 1, renderer = 1, solver = 1 }"
 WORKERS = "{ proposer = 1, coder = 1, renderer = 1, solver = 1 }"
 CORE = "{ log = 1, engine = 1, learner = 1 }"
@@ -107,7 +108,11 @@ def test_an_inventory_that_is_wrong_is_refused_by_the_command_with_all_that_is_w
         ("", "", TOP.replace("/usr/bin/python3", "python3"), "must be an absolute path"),
         ("", "", TOP.replace("/runs", "/" + "r" * 100), "too long for a socket's name"),
         ("", "", TOP + 'overrides = ["log.nonsense=1"]\n', "nonsense"),
-        ("", "", TOP + 'overrides = ["learner.weights=full"]\n', "needs an engine a role"),
+        ("", "", FULL, 'a: with learner.weights = "full" an engine serves one role'),
+        ('engine = { role = "solver" }', "", FULL, "no host has an engine of proposer, coder"),
+        ('engine = { role = "solver" }', "", TOP, "an engine of adapters serves all roles"),
+        ("", 'engine = { role = "solver" }', TOP, "engine.role is set, and the host has no engine"),
+        ('engine = { role = "renderer" }', "", FULL, "Invalid enum value 'renderer'"),
     ],
 )
 def test_what_an_inventory_may_have_wrong_is_said(tmp_path, a, b, top, words):
@@ -192,6 +197,39 @@ def test_engines_on_several_hosts_serve_one_run(tmp_path):
     top = TOP + 'overrides = ["engine.count=2"]\n'
     with pytest.raises(ConfigError, match=r"engine\.count = 2 is for `mmzero run`"):
         read(two_hosts(tmp_path, top=top))
+
+
+def test_with_full_weights_each_role_asks_its_own_engines_and_the_learner_hands_over_to_all(
+    tmp_path,
+):
+    served = {"a": "solver", "c": "proposer", "d": "coder", "e": "solver"}
+    more = "".join(
+        f'[hosts.{name}]\naddress = "10.0.0.{i}"\nroles = {{ engine = 1 }}\n'
+        f'engine = {{ role = "{served[name]}" }}\n'
+        for i, name in enumerate("cde", 3)
+    )
+    path = two_hosts(tmp_path, 'engine = { role = "solver" }', more, FULL)
+    _, plan = read(path)
+    solvers = "http://10.0.0.1:8701,http://10.0.0.5:8701"
+    asked = {
+        "proposer": "http://10.0.0.3:8701",
+        "coder": "http://10.0.0.4:8701",
+        "solver": solvers,
+    }
+    assert plan.role_engines == asked and plan.engine_url == solvers
+    for role, urls in asked.items():
+        command = plan.process(f"b.{role}-0").command
+        assert command[command.index("--engine-url") + 1] == urls
+    learner = plan.process("a.learner-0").command
+    given = {learner[i + 1] for i, word in enumerate(learner) if word == "--role-engines"}
+    assert given == {f"{role}={urls}" for role, urls in asked.items()}
+    assert "--hand-over" in learner and "--engine-key" in learner
+    for host, role in served.items():
+        process = plan.process(f"{host}.engine")
+        assert process.command[process.command.index("--role") + 1] == role
+        assert process.vital == (role != "solver"), "of two the run goes on with the other"
+    ran = mmzero("run-cluster", path, "--dry-run")
+    assert ran.returncode == 0 and f"of solver {solvers}" in ran.stdout, ran.stderr
 
 
 def test_who_is_elsewhere_reads_and_hands_over_through_the_network(tmp_path):

@@ -21,9 +21,9 @@ import msgspec
 import pytest
 
 from mmzero_async.config import differences, load
-from mmzero_async.ops.cluster.rehearsal.demo import PORTS, Engine, audit, late, rehearse
+from mmzero_async.ops.cluster.rehearsal.demo import Engine, late, rehearse
 from mmzero_async.ops.cluster.rehearsal.hosts import Hosts, rehearsal_hosts, until_open
-from mmzero_async.ops.cluster.rehearsal.scene import Roles, playing, write_inventory
+from mmzero_async.ops.cluster.rehearsal.scene import PORTS, Roles, audit, playing, write_inventory
 from mmzero_async.schemas.events import AnyEvent, StepCommitted
 
 ENGINE_PORT = 8702

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ import aiohttp
 import msgspec
 import pytest
 from fake_engine import FakeEngine
+from fake_weight_engine import FakeWeightEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +29,10 @@ from mmzero_async.engines.errors import (
 from mmzero_async.engines.launch import Distribution, Placement, launch
 from mmzero_async.engines.publisher import AdapterPublisher
 from mmzero_async.engines.secret import new_secret, read_secret
+from mmzero_async.engines.weight_client import WeightClient
+from mmzero_async.engines.weight_publisher import WeightPublisher
 from mmzero_async.ports import free_port
+from mmzero_async.schemas.events import ROLES
 
 uvicorn = pytest.importorskip("uvicorn", reason="uvicorn comes with vLLM")
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"\0" * 3_000_000}
@@ -102,6 +107,11 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+def inodes(folder: Path) -> dict[str, int]:
+    """Of all files below: another number is another file."""
+    return {str(path): path.stat().st_ino for path in folder.rglob("*") if path.is_file()}
+
+
 async def test_a_policy_from_another_host_is_served_from_the_depot(tmp_path, monkeypatch):
     async with FakeEngine() as engine, gated(tmp_path, engine, monkeypatch) as (url, key):  # noqa: SIM117
         async with VllmClient(url, key=key) as client:
@@ -151,6 +161,41 @@ async def test_the_depot_refuses_what_is_not_what_it_says(tmp_path, monkeypatch)
         assert left == []
 
 
+async def test_full_weights_from_another_host_are_read_from_the_depot(tmp_path, monkeypatch):
+    async with (
+        FakeWeightEngine() as engine,
+        gated(tmp_path, engine, monkeypatch) as (url, key),
+        WeightClient(url, key=key) as client,
+    ):
+        publisher = WeightPublisher({role: [client] for role in ROLES}, hand_over=True)
+        for version in range(4):
+            content = bytes([version]) * (gate._PIECE * 2 + 5)
+            path = tmp_path / "learner" / str(version)
+            path.mkdir(parents=True)
+            (path / "model.safetensors").write_bytes(content)
+            digest = hashlib.sha256(content).hexdigest()
+            assert await publisher.publish("solver", version, path, digest) == "solver"
+            there = Path(engine.path)
+            assert there.is_relative_to(tmp_path / "depot")
+            assert files_in(there.parent) == {"model.safetensors": content}
+            assert (engine.number, engine.loaded) == (str(version), digest)
+        kept = list((tmp_path / "depot" / "weights" / "solver").iterdir())
+        assert len(kept) == gate.KEEP_WEIGHTS
+        # An engine that was started anew has lost its weights, not its depot.
+        before, engine.number = inodes(tmp_path / "depot"), "default"
+        await publisher.publish("solver", 3, path, digest)
+        assert engine.number == "3" and inodes(tmp_path / "depot") == before
+        # What is not what it says reaches no engine, and leaves the old version served.
+        calls = len(engine.calls)
+        with pytest.raises(PublishFailed, match="do not have the digest"):
+            await publisher.publish("solver", 4, path, "0" * 64)
+        monkeypatch.setattr(gate, "MAX_WEIGHTS", 1000)
+        with pytest.raises(PublishFailed, match="413"):
+            await publisher.publish("coder", 1, path, digest)
+        assert len(engine.calls) == calls and await publisher.serves("solver", 3)
+        assert inodes(tmp_path / "depot") == before
+
+
 @given(st.dictionaries(st.text(max_size=5), st.binary(max_size=5), max_size=3))
 def test_a_digest_is_of_names_and_contents_in_whatever_order(files):
     turned = dict(reversed(files.items()))
@@ -190,5 +235,18 @@ def test_an_engine_for_other_hosts_is_started_behind_its_gate_and_over_its_gpus(
     assert "--middleware mmzero_async.engines.gate.Gate" in line
     told = line + "".join(f"{k}={v}" for k, v in launched.environment.items())
     assert str(secret) in told and read_secret(secret) not in told
+    alone = launch(
+        tmp_path,
+        EngineConfig(),
+        host="h",
+        port=1,
+        distribution=gpu,
+        role="solver",
+        placement=placement,
+    )
+    loaded = [alone.command[i + 1] for i, w in enumerate(alone.command) if w == "--middleware"]
+    assert loaded == [
+        *("mmzero_async.engines.engine_spans.PassThrough", "mmzero_async.engines.gate.Gate")
+    ]
     plain = launch(tmp_path, EngineConfig(), host="h", port=1, distribution=gpu)
     assert "--middleware" not in plain.command and os.environ.get(gate.KEY_FILE) is None

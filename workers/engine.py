@@ -19,6 +19,7 @@ from mmzero_async.engines.errors import EngineError, EngineKeyUnusable, ModelUnu
 from mmzero_async.engines.launch import Placement
 from mmzero_async.engines.secret import read_secret
 from mmzero_async.engines.server import VllmServer
+from mmzero_async.schemas.events import ROLES
 from mmzero_async.workers.loop import HOPELESS, until_stopped
 
 DEPOT = "policies"  # in the run's folder
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--engine-key", type=Path, required=True)
     parser.add_argument("--host", default="", help="to listen at; default: engine.host")
+    parser.add_argument("--role", choices=ROLES, help="that it serves alone; default: all")
     parser.add_argument("--tensor-parallel", type=int, default=1)
     parser.add_argument("--data-parallel", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=1, help="machines that serve as one")
@@ -60,7 +62,7 @@ def main() -> int:
         base = Path((run_dir / "base_model").read_text().strip())
         log = run_dir / "logs" / "vllm.log"
         engine = msgspec.structs.replace(config.engine, host=args.host or config.engine.host)
-        server = VllmServer(base, engine, log, placement=placement)
+        server = VllmServer(base, engine, log, role=args.role, placement=placement)
         return asyncio.run(until_stopped(serve(server, logger)))
     except (EngineError, OSError) as error:
         logger.error("engine stopped", error=str(error))

@@ -307,15 +307,18 @@ async def _publishing(setting: Setting) -> AsyncIterator[Publisher]:
             pool = await stack.enter_async_context(setting.engine())
             yield AdapterPublisher(*pool.clients, hand_over=setting.hand_over, up=pool.is_up)
             return
-        files = {role: setting.run_dir / address_file(weights, role) for role in ROLES}
+        urls = setting.role_engines or {
+            role: (setting.run_dir / address_file(weights, role)).read_text() for role in ROLES
+        }
         yield WeightPublisher(
             {
                 role: [
-                    await stack.enter_async_context(WeightClient(url))
-                    for url in urls_of(file.read_text())
+                    await stack.enter_async_context(WeightClient(url, key=setting.engine_key))
+                    for url in urls_of(urls[role])
                 ]
-                for role, file in files.items()
-            }
+                for role in ROLES
+            },
+            hand_over=setting.hand_over,
         )
 
 

@@ -67,6 +67,7 @@ class Setting:
     engine_key: str = field(default="", repr=False)
     read_url: str = ""  # of the read server, for who has no log on this host
     hand_over: bool = False  # the engine is on a host that does not see our folders
+    role_engines: Mapping[str, str] = field(default_factory=dict)  # role -> its engines' addresses
     metrics: Metrics = field(default_factory=Metrics)
 
     def engine(self) -> EnginePool:
@@ -115,6 +116,9 @@ def setting_from_command_line(role: str) -> tuple[Setting, str]:
     parser.add_argument("--engine-key", type=Path, help="key file of an engine that wants one")
     parser.add_argument("--read-url", default="", help="read server; default: the log is here")
     parser.add_argument("--hand-over", action="store_true", help="send policies to the engine")
+    parser.add_argument(
+        "--role-engines", action="append", default=[], help="ROLE=URLS, to publish weights to"
+    )
     args = parser.parse_args()
     config = from_json((args.run_dir / "config.json").read_text())
     logger = telemetry.configure(
@@ -146,6 +150,7 @@ def setting_from_command_line(role: str) -> tuple[Setting, str]:
         engine_key=engine_key,
         read_url=args.read_url,
         hand_over=args.hand_over,
+        role_engines=dict(given.split("=", 1) for given in args.role_engines),
     )
     return setting, log
 

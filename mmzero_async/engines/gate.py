@@ -2,7 +2,8 @@
 
 Runs inside vLLM's process, as ASGI middleware. vLLM's own key covers some paths only and has to
 stand in an argument or the environment; this one covers all but /health and is read from a file.
-The depot takes adapters from a learner on another host: content under its own digest, checked.
+The depot takes policies from a learner on another host: content under its own digest, checked;
+adapters at once, full weights, which may be gigabytes, piece by piece.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ KEY_FILE, DEPOT = "MMZERO_ENGINE_KEY_FILE", "MMZERO_ENGINE_DEPOT"  # of the envi
 PREFIX = "/mmzero/policies/"
 MAX_BYTES = 4 << 30  # of one policy
 KEEP = 4  # policies of a role: two are served, one is being published, one to spare
+WEIGHTS_PREFIX = "/mmzero/weights/"
+WEIGHTS = "model.safetensors"
+MAX_WEIGHTS = 1 << 40  # bytes of one file
+KEEP_WEIGHTS = 2  # files of a role: an engine reads one once, and again when it was started anew
+_PIECE = 8 << 20  # bytes that are written at a time
 _NAME = re.compile(r"(proposer|coder|solver)/(\d{1,9})/([0-9a-f]{64})")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -55,10 +61,13 @@ class Gate:
         try:
             if scope["type"] != "http" or not self._knows(scope):
                 raise Refused(401, "the engine wants a key: name its file with --engine-key")
-            if not path.startswith(PREFIX):
+            prefix = next((p for p in (PREFIX, WEIGHTS_PREFIX) if path.startswith(p)), None)
+            if prefix is None:
                 await self._app(scope, receive, send)
                 return
-            answer = await self._handed_over(scope["method"], path.removeprefix(PREFIX), receive)
+            name = path.removeprefix(prefix)
+            take = self._handed_over if prefix == PREFIX else self._weights
+            answer = await take(scope["method"], name, receive)
         except Refused as refusal:
             if scope["type"] == "http":
                 error = {"error": {"message": str(refusal), "code": refusal.status}}
@@ -86,6 +95,23 @@ class Gate:
         await asyncio.to_thread(store, folder, body, match[3])
         return str(folder)
 
+    async def _weights(self, method: str, name: str, receive: Receive) -> str:
+        """The weights file's path; Refused (404) where it is asked for and not there."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise Refused(400, f"{name[:100]!r} is no role/version/digest")
+        folder = self._depot / "weights" / match[1] / f"{int(match[2]):06d}-{match[3][:16]}"
+        if folder.is_dir():
+            os.utime(folder)
+        elif method != "PUT":
+            raise Refused(404, f"{name} is not here")
+        else:
+            try:
+                await _store_weights(folder, receive, match[3])
+            except OSError as error:
+                raise Refused(507, f"{folder} could not be written: {error.strerror}") from None
+        return str(folder / WEIGHTS)
+
 
 def policy_digest(files: Mapping[str, bytes]) -> str:
     """Sha-256 (64 hex digits) over names and contents, whatever their order."""
@@ -106,16 +132,59 @@ def store(folder: Path, body: bytes, digest: str) -> None:
         raise Refused(400, "no policy: names of files, without folders, are expected")
     if policy_digest(files) != digest:
         raise Refused(400, "the policy does not have the digest that it was sent under")
+    making = _begun(folder)
+    for name, content in files.items():
+        (making / name).write_bytes(content)
+    _finished(making, folder, KEEP)
+
+
+async def _store_weights(folder: Path, receive: Receive, digest: str) -> None:
+    """As they come, no more than a piece in memory; whole or not at all. Refused, OSError."""
+    making = await asyncio.to_thread(_begun, folder)
+    sha, size, piece = hashlib.sha256(), 0, bytearray()
+    parts = _parts(receive)
+    try:
+        with (making / WEIGHTS).open("wb") as file:
+
+            def keep(data: bytes) -> None:
+                sha.update(data)
+                file.write(data)
+
+            async for part in parts:
+                size += len(part)
+                if size > MAX_WEIGHTS:
+                    raise Refused(413, f"more than {MAX_WEIGHTS} bytes")
+                piece += part
+                if len(piece) >= _PIECE:
+                    await asyncio.to_thread(keep, bytes(piece))
+                    piece.clear()
+            await asyncio.to_thread(keep, bytes(piece))
+        if sha.hexdigest() != digest:
+            raise Refused(400, "the weights do not have the digest that they were sent under")
+        await asyncio.to_thread(_finished, making, folder, KEEP_WEIGHTS)
+    except (Refused, OSError):
+        async for _ in parts:  # who still sends would not hear why
+            pass
+        raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _begun(folder: Path) -> Path:
+    """Where a folder is made before it has its name; what was left half made goes."""
     parent = folder.parent
     parent.mkdir(parents=True, exist_ok=True)
     for litter in parent.glob(".*"):
         shutil.rmtree(litter, ignore_errors=True)
     making = parent / f".making-{folder.name}-{os.getpid()}"
     making.mkdir()
-    for name, content in files.items():
-        (making / name).write_bytes(content)
+    return making
+
+
+def _finished(making: Path, folder: Path, keep: int) -> None:
+    """The folder has its name; the oldest beside it beyond `keep` go."""
     making.rename(folder)
-    old = sorted(parent.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-KEEP]
+    old = sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-keep]
     for path in old:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -123,16 +192,22 @@ def store(folder: Path, body: bytes, digest: str) -> None:
 async def _body(receive: Receive) -> bytes:
     parts: list[bytes] = []
     size = 0
-    while True:
+    async for part in _parts(receive):
+        parts.append(part)
+        size += len(part)
+        if size > MAX_BYTES:
+            raise Refused(413, f"more than {MAX_BYTES} bytes")
+    return b"".join(parts)
+
+
+async def _parts(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
         message = await receive()
         if message["type"] != "http.request":
             raise Refused(400, "the line was cut")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > MAX_BYTES:
-            raise Refused(413, f"more than {MAX_BYTES} bytes")
-        if not message.get("more_body", False):
-            return b"".join(parts)
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
 
 
 async def _answer(send: Send, status: int, said: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ Knows statuses, no prompts and no policies. What an answer's body means is for w
 import asyncio
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import aiohttp
 import msgspec
@@ -144,7 +144,7 @@ class EngineHttp:
         )
 
     async def _attempt(
-        self, method: str, path: str, data: bytes | None, seconds: float
+        self, method: str, path: str, data: bytes | BinaryIO | None, seconds: float
     ) -> tuple[int, bytes]:
         async with self._opened().request(
             method,

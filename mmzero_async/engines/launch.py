@@ -99,6 +99,7 @@ def launch(
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
     }
+    middleware: list[str] = []
     if role is None:
         flags |= {
             "--enable-lora": None,
@@ -112,11 +113,11 @@ def launch(
         flags |= {
             "--weight-transfer-config": json.dumps({"backend": "checkpoint"}),
             "--worker-extension-cls": "mmzero_async.engines.engine_weights.Extension",
-            "--middleware": "mmzero_async.engines.engine_spans.PassThrough",
         }
+        middleware.append("mmzero_async.engines.engine_spans.PassThrough")
         environment["VLLM_SERVER_DEV_MODE"] = "1"  # pause, resume and weight transfer are behind it
     if placement.key_file is not None and placement.depot is not None:
-        flags["--middleware"] = "mmzero_async.engines.gate.Gate"
+        middleware.append("mmzero_async.engines.gate.Gate")
         environment |= {KEY_FILE: str(placement.key_file), DEPOT: str(placement.depot)}
     if distribution.cpu:
         flags |= {
@@ -166,4 +167,6 @@ def launch(
             flags["--headless"] = None
     for flag, value in flags.items():
         command += [flag] if value is None else [flag, value]
+    for name in middleware:
+        command += ["--middleware", name]
     return Launch(command, environment)

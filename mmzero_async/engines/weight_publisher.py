@@ -31,10 +31,16 @@ class WeightPublisher:
     Of several engines one is replaced after the other: what the first refuses reaches none. One
     that fails after another has taken the version keeps its older number, or none, and is asked
     for the new version by nobody until a publish succeeds there.
+
+    Args:
+        hand_over: an engine does not see our folders.
     """
 
-    def __init__(self, engines: Mapping[Role, Sequence[WeightClient]]) -> None:
+    def __init__(
+        self, engines: Mapping[Role, Sequence[WeightClient]], *, hand_over: bool = False
+    ) -> None:
         self._engines = engines
+        self._hand_over = hand_over
         self._locks = {role: asyncio.Lock() for role in ROLES}
 
     def current(self, role: Role) -> str:
@@ -57,7 +63,7 @@ class WeightPublisher:
             try:
                 expected = digest or await asyncio.to_thread(_digest, file)
                 engines = await self._missing(role, version) or self._engines[role]
-                await self._replace_all(engines, file, expected, version)
+                await self._replace_all(role, engines, file, expected, version)
             except (EngineError, OSError) as error:
                 raise PublishFailed(
                     f"{role} {version} from {file} was not published: {error}"
@@ -77,13 +83,21 @@ class WeightPublisher:
         return [engine for engine, said in zip(engines, asked, strict=True) if said is False]
 
     async def _replace_all(
-        self, engines: Sequence[WeightClient], file: Path, digest: str, version: int
+        self,
+        role: Role,
+        engines: Sequence[WeightClient],
+        file: Path,
+        digest: str,
+        version: int,
     ) -> None:
         """EngineError when no engine took it."""
         taken, failure = 0, None
         for engine in engines:
             try:
-                await self._replace(engine, file, digest, version)
+                where = str(file)
+                if self._hand_over:  # before the pause: it may take long
+                    where = await engine.hand_over_weights(role, version, file, digest)
+                await self._replace(engine, where, digest, version)
                 taken += 1
             except EngineError as error:
                 failure = failure or error
@@ -92,10 +106,10 @@ class WeightPublisher:
         if failure is not None and not taken:
             raise failure
 
-    async def _replace(self, engine: WeightClient, file: Path, digest: str, version: int) -> None:
+    async def _replace(self, engine: WeightClient, file: str, digest: str, version: int) -> None:
         await engine.pause()
         try:
-            await engine.replace_weights(str(file), digest)
+            await engine.replace_weights(file, digest)
         except EngineRejected:
             await engine.resume()  # it refused the file as a whole: the old weights are untouched
             raise

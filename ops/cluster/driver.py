@@ -22,6 +22,7 @@ from mmzero_async.ops.cluster.control import Answer, Order, OrderRefused, taking
 from mmzero_async.ops.cluster.fleet import Fleet
 from mmzero_async.ops.cluster.inventory import STAGES, Inventory, InventoryError
 from mmzero_async.ops.cluster.plan import Plan
+from mmzero_async.ops.cluster.table import engines
 from mmzero_async.ops.course import Course, Helm, Progress, Say
 from mmzero_async.ops.rundir import take_run
 from mmzero_async.projections.report import Report
@@ -81,11 +82,16 @@ class Driver:
             )
             stack.callback(reader.close)
             engine = await stack.enter_async_context(
-                EnginePool(urls_of(plan.engine_url), plan.config.engine, key=engine_key)
+                EnginePool(
+                    urls_of(plan.engine_url),
+                    plan.config.engine,
+                    numbered=plan.config.learner.weights == "full",
+                    key=engine_key,
+                )
             )
             course = Course(self.helm, reader, client, engine)
             await course.start(plan.run, plan.config.run.base_model, base_digest)
-            self.say(f"engine at {plan.engine_url}: vLLM starts in half a minute or so")
+            self.say(f"engine at {engines(plan)}: vLLM starts in half a minute or so")
             await self._until(engine.health, "the engine")
             self.say("learner")
             self.fleet.phase(*LOG, "engine", "learner", others_stay=True)

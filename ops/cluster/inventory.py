@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from mmzero_async.config import ConfigError
+from mmzero_async.schemas.events import Role
 
 STAGES = ("proposer", "coder", "renderer", "solver")  # roles that scale, and may be drained
 
@@ -51,6 +52,7 @@ class EnginePlace(_Section, frozen=True, kw_only=True):
     gpus: tuple[Number, ...] = ()
     tensor_parallel: Positive = 1  # GPUs that share one copy of the model
     data_parallel: Positive = 1  # copies behind the one address
+    role: Role | None = None  # that it serves alone, with full weights; none: all, as adapters
 
 
 class LearnerPlace(_Section, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from mmzero_async.config import Config
 from mmzero_async.ops.cluster.inventory import STAGES, Host, Inventory
 from mmzero_async.ops.cluster.words import SOCKET
+from mmzero_async.schemas.events import ROLES
 from mmzero_async.transport.keys import LOCAL_KEY, SERVER_KEY
 
 _MAX_SOCKET = 100  # bytes of a unix socket's path, with room for a suffix
@@ -24,11 +25,7 @@ def objections(inventory: Inventory, config: Config) -> Iterator[str]:
             f"engine.count = {config.engine.count} is for `mmzero run`: write roles.engine = 1 on "
             "each of several hosts"
         )
-    if config.learner.weights == "full":
-        yield (
-            'learner.weights = "full" needs an engine a role, which reads new weights from the '
-            "learner's own folder: use `mmzero run`, all on one host"
-        )
+    yield from _roles_of_engines(inventory, config)
     for role, what in (("log", "log server"), ("learner", "learner"), ("engine", "engine")):
         holders = {n: getattr(h.roles, role) for n, h in hosts.items() if getattr(h.roles, role)}
         wanted = 0 if role == "engine" and config.engine.url else 1
@@ -68,6 +65,32 @@ def objections(inventory: Inventory, config: Config) -> Iterator[str]:
         socket = f"{host.path or inventory.path}/{inventory.run}/{SOCKET}"
         if len(socket.encode()) > _MAX_SOCKET:
             yield f"{name}: {socket} is too long for a socket's name: choose a shorter path"
+
+
+def _roles_of_engines(inventory: Inventory, config: Config) -> Iterator[str]:
+    """With full weights an engine serves one role, and says which; else it serves them all."""
+    full = config.learner.weights == "full"
+    served = {n: h.engine.role for n, h in inventory.hosts.items() if h.roles.engine}
+    for name, host in inventory.hosts.items():
+        role = host.engine.role
+        if role is not None and not host.roles.engine:
+            yield f"{name}: engine.role is set, and the host has no engine"
+        elif role is not None and not full:
+            yield (
+                f'{name}: engine.role = {role!r} is for learner.weights = "full": an engine of '
+                "adapters serves all roles"
+            )
+        elif role is None and full and host.roles.engine:
+            yield (
+                f'{name}: with learner.weights = "full" an engine serves one role: write '
+                f"engine = {{ role = ... }}, one of {', '.join(ROLES)}"
+            )
+    lacking = [role for role in ROLES if role not in served.values()]
+    if full and lacking and None not in served.values():
+        yield (
+            f'no host has an engine of {", ".join(lacking)}: with learner.weights = "full" each '
+            "role has its own, on a host of its own"
+        )
 
 
 def _addresses(inventory: Inventory) -> Iterator[str]:

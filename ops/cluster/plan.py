@@ -14,6 +14,7 @@ from mmzero_async.config import Config
 from mmzero_async.ops.cluster.inventory import STAGES, Host, Inventory, InventoryError, Ssh
 from mmzero_async.ops.cluster.objections import objections
 from mmzero_async.ops.cluster.words import KEYS
+from mmzero_async.schemas.events import ROLES
 from mmzero_async.telemetry import HOST
 from mmzero_async.transport.keys import SERVER_KEY
 
@@ -59,13 +60,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     log_host: str
     log_url: str
     read_url: str
-    engine_url: str  # of several engines, separated by commas
+    engine_url: str  # of several engines, separated by commas; with full weights the solver's
     engine_hosts: tuple[str, ...]  # none: engines that run already
     counts: Counts
     may: dict[str, tuple[str, ...]]  # stage -> hosts that the inventory gives it to
     drained: tuple[str, ...] = ()
     link_seconds: float = 300.0
     keys: str = ""  # folder of CURVE keys on the driver's machine
+    role_engines: dict[str, str] = {}  # with full weights: role -> its engines' addresses
 
     @property
     def engine_host(self) -> str:
@@ -173,10 +175,15 @@ def _plan(inventory: Inventory, config: Config, counts: Counts, drained: tuple[s
         keys=f"{run_dirs[log_host]}/{KEYS}",
     )
     engine, engine_url = config.engine, config.engine.url
+    role_engines: dict[str, str] = {}
     if engine_hosts:
-        each = [named[name].address for name in engine_hosts]
-        engine = replace(engine, host=each[0], port=ports.engine)
-        engine_url = ",".join(f"http://{_bracketed(at)}:{ports.engine}" for at in each)
+        at = {n: f"http://{_bracketed(named[n].address)}:{ports.engine}" for n in engine_hosts}
+        engine = replace(engine, host=named[engine_hosts[0]].address, port=ports.engine)
+        if config.learner.weights == "full":
+            for role in ROLES:
+                serving = [n for n in engine_hosts if named[n].engine.role == role]
+                role_engines[role] = ",".join(at[n] for n in serving)
+        engine_url = role_engines.get("solver") or ",".join(at.values())
     plan = Plan(
         run=inventory.run,
         config=replace(config, log=log, engine=engine),
@@ -194,6 +201,7 @@ def _plan(inventory: Inventory, config: Config, counts: Counts, drained: tuple[s
         drained=drained,
         link_seconds=inventory.link_seconds,
         keys=inventory.keys,
+        role_engines=role_engines,
     )
     return replace(plan, processes=tuple(_processes(plan, inventory)))
 
@@ -235,6 +243,8 @@ def _processes(plan: Plan, inventory: Inventory) -> Iterator[Process]:
             *("--tensor-parallel", str(place.tensor_parallel)),
             *("--data-parallel", str(place.data_parallel)),
         )
+        if place.role is not None:
+            options += ("--role", place.role)
         if len(plan.engine_hosts) > 1:  # the configuration, the same for all, can name but one
             options += ("--host", plan.hosts[host].address)
         yield _process(plan, inventory, host, "engine", "engine", options)
@@ -254,6 +264,8 @@ def _learners(plan: Plan, inventory: Inventory) -> Iterator[Process]:
     options = [] if first == plan.log_host else ["--read-url", plan.read_url]
     if any(host != first for host in plan.engine_hosts):
         options.append("--hand-over")
+    for role, urls in plan.role_engines.items():
+        options += ["--role-engines", f"{role}={urls}"]
     several = bool(others) or plan.config.learner.processes > 1
     module = "learner_ranks" if several else "learner"
     found = [_process(plan, inventory, first, "learner", module, tuple(options))]
@@ -307,7 +319,7 @@ def _process(
             command += ["--worker", name, "--log-url", plan.log_url]
             command += ["--key", f"{keys}/{host}.key_secret"]
             if role != "renderer":
-                command += ["--engine-url", plan.engine_url]
+                command += ["--engine-url", plan.role_engines.get(role, plan.engine_url)]
                 command += ["--engine-key", f"{keys}/{ENGINE_KEY}"] if plan.engine_host else []
     env = {HOST: host, **inventory.env, **inventory.hosts[host].env}
     if at.gpus:  # a process that is promised none must not take another's
@@ -321,8 +333,14 @@ def _process(
         gpus=gpus,
         listens=listens,
         vital=role not in (*STAGES, "log-reader", "log-shipper")
-        and not (role == "engine" and len(plan.engine_hosts) > 1),
+        and not (role == "engine" and _has_others(host, plan, inventory)),
     )
+
+
+def _has_others(host: str, plan: Plan, inventory: Inventory) -> bool:
+    """Whether other engines serve what the host's does."""
+    role = inventory.hosts[host].engine.role
+    return any(n != host and inventory.hosts[n].engine.role == role for n in plan.engine_hosts)
 
 
 def totals(plan: Plan) -> Mapping[str, int]:

@@ -13,7 +13,7 @@ def lines(plan: Plan, *, commands: bool = False) -> list[str]:
     found = [
         f"run {plan.run}, configuration {plan.config.digest()}",
         ", ".join(f"{count} {role}" for role, count in totals(plan).items()),
-        f"log {plan.log_url}, reading {plan.read_url}, engine {plan.engine_url}",
+        f"log {plan.log_url}, reading {plan.read_url}, engine {engines(plan)}",
         "",
     ]
     rows: list[Sequence[str]] = [_HEADINGS]
@@ -34,6 +34,12 @@ def lines(plan: Plan, *, commands: bool = False) -> list[str]:
         found.append("")
         found += [f"{p.host}$ {_shell(p.env, p.command)}" for p in plan.processes]
     return found
+
+
+def engines(plan: Plan) -> str:
+    """Where they are, by role where each has its own."""
+    roles = [f"of {role} {urls}" for role, urls in plan.role_engines.items()]
+    return ", ".join(roles) or plan.engine_url
 
 
 def _shell(env: dict[str, str], command: Sequence[str]) -> str:

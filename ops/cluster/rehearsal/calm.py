@@ -7,10 +7,17 @@ import asyncio
 import time
 from pathlib import Path
 
-from mmzero_async.ops.cluster.rehearsal.demo import PORTS, ROLES, Engine, seedling
+from mmzero_async.ops.cluster.rehearsal.demo import ROLES, Engine, seedling
 from mmzero_async.ops.cluster.rehearsal.faults import say
 from mmzero_async.ops.cluster.rehearsal.hosts import rehearsal_hosts
-from mmzero_async.ops.cluster.rehearsal.scene import RUN, Roles, Stuck, playing, write_inventory
+from mmzero_async.ops.cluster.rehearsal.scene import (
+    PORTS,
+    RUN,
+    Roles,
+    Stuck,
+    playing,
+    write_inventory,
+)
 from mmzero_async.schemas.events import StepCommitted
 
 __all__ = ["Stuck", "undisturbed"]

@@ -8,7 +8,6 @@ Prints a JSON line a fault: seconds until it was noticed, and until the run had 
 import argparse
 import asyncio
 import contextlib
-import json
 import sys
 import tempfile
 import time
@@ -17,9 +16,17 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+from mmzero_async.ops.cluster.rehearsal.engines import rehearse_engines
 from mmzero_async.ops.cluster.rehearsal.faults import Faults, say, since
 from mmzero_async.ops.cluster.rehearsal.hosts import Hosts, rehearsal_hosts
-from mmzero_async.ops.cluster.rehearsal.scene import Roles, Stuck, playing, write_inventory
+from mmzero_async.ops.cluster.rehearsal.scene import (
+    PORTS,
+    Roles,
+    Stuck,
+    audit,
+    playing,
+    write_inventory,
+)
 from mmzero_async.ops.cluster.rehearsal.secrecy import told_secrets
 from mmzero_async.schemas.events import PolicyPublished, StepCommitted
 
@@ -32,7 +39,6 @@ ROLES: Roles = {
 }
 LATER: Roles = {"epsilon": {"renderer": 1, "solver": 1}}
 KILLED = ("alpha.proposer-0", "gamma.coder-0", "gamma.renderer-0", "beta.solver-0")
-PORTS = (5701, 5702, 8701)
 FAR = "delta"  # on a cable that may be made bad; far from the log and from the engine
 
 
@@ -98,24 +104,6 @@ async def rehearse(
     return found
 
 
-async def audit(folder: Path) -> dict[str, Any]:
-    """Every promise, from the log alone; and what secrets the hosts have kept."""
-    command = [sys.executable, "-m", "mmzero_async.ops.cli", "replay", "--audit", "--json"]
-    child = await asyncio.create_subprocess_exec(
-        *(*command, str(folder / "alpha" / "r")),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await child.communicate()
-    kept = await asyncio.to_thread(lambda: [*map(str, folder.glob("*/r/keys"))])
-    return {
-        "event": "audit",
-        "clean": child.returncode == 0,
-        "secrets_left": kept,
-        "audit": json.loads(output)["audit"] if output else errors.decode()[-500:],
-    }
-
-
 def late(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What was noticed too late."""
     return [f for f in found if f.get("detected", 0.0) > NOTICED_WITHIN]
@@ -124,13 +112,18 @@ def late(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="a new folder; default: a temporary one")
+    parser.add_argument("--engines", choices=("lora", "full"), help="several, one of them lost")
     parser.add_argument("--short", action="store_true", help="fewer faults, shorter ones")
     args = parser.parse_args()
     folder = args.out or Path(tempfile.mkdtemp(prefix="mmz-"))
     folder.mkdir(parents=True, exist_ok=True)
     say(folder=str(folder))
     try:
-        found = asyncio.run(rehearse(folder.absolute(), short=args.short))
+        if args.engines:
+            play = rehearse_engines(folder.absolute(), full=args.engines == "full")
+        else:
+            play = rehearse(folder.absolute(), short=args.short)
+        found = asyncio.run(play)
     except Stuck as error:
         print(f"cluster-demo: {error}", file=sys.stderr)
         return 1

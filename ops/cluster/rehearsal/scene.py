@@ -18,6 +18,7 @@ from mmzero_async.ops.cluster.rehearsal.hosts import Hosts
 from mmzero_async.schemas.events import AnyEvent
 
 RUN = "r"
+PORTS = (5701, 5702, 8701)
 Roles = Mapping[str, Mapping[str, int]]  # host -> role -> processes
 
 
@@ -133,9 +134,14 @@ class Scene:
 
 
 def write_inventory(
-    hosts: Hosts, folder: Path, roles: Roles, overrides: Sequence[str], ports: tuple[int, int, int]
+    hosts: Hosts,
+    folder: Path,
+    roles: Roles,
+    overrides: Sequence[str],
+    ports: tuple[int, int, int],
+    serves: Mapping[str, str] | None = None,
 ) -> Path:
-    """TOML's strings and lists are JSON's."""
+    """TOML's strings and lists are JSON's. `serves`: of full weights, host -> its engine's role."""
     ssh = ", ".join(f"{key} = {json.dumps(value)}" for key, value in hosts.ssh.items())
     lines = [
         f'run = "{RUN}"',
@@ -156,6 +162,8 @@ def write_inventory(
             f"path = {json.dumps(str(folder / name))}",
             f"roles = {{ {given} }}",
         ]
+        if serves and name in serves:
+            lines.append(f'engine = {{ role = "{serves[name]}" }}')
         if device := hosts.hosts[name].inner:  # all have this machine's name, which leads elsewhere
             lines.append(f'env = {{ GLOO_SOCKET_IFNAME = "{device}" }}')
     path = folder / "cluster.toml"
@@ -192,3 +200,21 @@ async def playing(
                 await scene.driver.wait()
         if scene._reader is not None:
             scene._reader.close()
+
+
+async def audit(folder: Path) -> dict[str, Any]:
+    """Every promise, from the log alone; and what secrets the hosts have kept."""
+    command = [sys.executable, "-m", "mmzero_async.ops.cli", "replay", "--audit", "--json"]
+    child = await asyncio.create_subprocess_exec(
+        *(*command, str(folder / "alpha" / "r")),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await child.communicate()
+    kept = await asyncio.to_thread(lambda: [*map(str, folder.glob("*/r/keys"))])
+    return {
+        "event": "audit",
+        "clean": child.returncode == 0,
+        "secrets_left": kept,
+        "audit": json.loads(output)["audit"] if output else errors.decode()[-500:],
+    }
