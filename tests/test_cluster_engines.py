@@ -16,7 +16,7 @@ from mmzero_async.ops.cluster.rehearsal.demo import late
 from mmzero_async.ops.cluster.rehearsal.engines import TAKES_PART, rehearse_engines
 from mmzero_async.schemas.events import ROLES
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(autouse=True)

@@ -62,7 +62,7 @@ SERVES = {"beta": "proposer", "gamma": "coder", "delta": "solver"}
 
 
 async def rehearse_engines(
-    folder: Path, *, full: bool = False, patience: float = 240.0
+    folder: Path, *, full: bool = False, patience: float = 400.0
 ) -> list[dict[str, Any]]:
     """The whole play: what was measured, the audit last. Stuck."""
     roles, serves = (ENGINE_A_ROLE, SERVES) if full else (POOL, {})
