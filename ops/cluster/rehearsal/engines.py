@@ -31,7 +31,6 @@ from mmzero_async.ops.cluster.rehearsal.scene import (
 from mmzero_async.schemas.events import (
     ROLES,
     Answered,
-    AnyEvent,
     Coded,
     PolicyPublished,
     Proposed,
@@ -115,7 +114,11 @@ async def lose_engine(scene: Scene, host: str, serves: Mapping[str, str]) -> dic
                 raise Stuck(f"nobody asks {name} for anything. {scene.words()}")
             await asyncio.sleep(0.1)
         draws = time.monotonic()
-    meanwhile = [kind_of(e) for t, e in scene.seen if noticed < t < back and _drawn(e)]
+    meanwhile = [
+        kind_of(e)
+        for t, e in scene.seen
+        if noticed < t < back and isinstance(e, Proposed | Coded | Answered)
+    ]
     return say(
         fault=f"kill {name}",
         detected=since(began, noticed),
@@ -164,7 +167,3 @@ def _later(scene: Scene, moment: float, role: str) -> list[float]:
         for at, e in scene.seen
         if at > moment and isinstance(e, PolicyPublished) and e.version and role in ("", e.role)
     ]
-
-
-def _drawn(event: AnyEvent) -> bool:
-    return isinstance(event, Proposed | Coded | Answered)
