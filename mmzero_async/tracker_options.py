@@ -13,3 +13,8 @@ class TrackerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     kind: TrackerKind = "none"
     project: str = "mmzero"  # of wandb and trackio
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a run starts a follower beside its log server."""
+        return self.kind != "none"

@@ -10,16 +10,16 @@ from mmzero_async.schemas.events import ROLES, Evaluated, Role
 from mmzero_async.schemas.work import STAGES
 
 
-def figures(report: Report, stats: LogStats) -> dict[str, Any]:
-    """Every figure of the summary, by name."""
+def figures(report: Report, stats: LogStats | None) -> dict[str, Any]:
+    """Every figure of the summary, by name. `stats`: None where the log is on another host."""
     policies, book = report.pipeline.policies, report.pipeline.book
     busy = report.busy_share()
     return {
         "run": report.pipeline.started.run if report.pipeline.started else None,
         "finished": report.pipeline.finished is not None,
         "events": report.pipeline.next_offset,
-        "log_mb": round(stats.bytes_used / 1e6, 2),
-        "blobs": stats.blobs,
+        "log_mb": round(stats.bytes_used / 1e6, 2) if stats else None,
+        "blobs": stats.blobs if stats else None,
         "wall_seconds": round(report.wall_seconds, 1),
         "render_success": round(report.render_success, 4),
         "shortcuts": report.shortcuts_found(),
@@ -138,11 +138,12 @@ def median(values: list[int]) -> float:
     return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2 if n else 0.0
 
 
-def lines(report: Report, stats: LogStats) -> list[str]:
+def lines(report: Report, stats: LogStats | None = None) -> list[str]:
     """The summary as text, one fact a line."""
     f = figures(report, stats)
+    held = f"{f['log_mb']} MB, {f['blobs']}" if stats else str(report.renders[""])
     text = [
-        f"run {f['run']}: {f['events']} events, {f['log_mb']} MB, {f['blobs']} pictures, "
+        f"run {f['run']}: {f['events']} events, {held} pictures, "
         f"{f['wall_seconds'] / 60:.1f} minutes",
     ]
     if f["schedule"]["mode"] == "sequential" or f["schedule"]["over"]:
@@ -157,9 +158,10 @@ def lines(report: Report, stats: LogStats) -> list[str]:
         )
         if r["off_policy"]["ess_mean"] is not None:
             text.append(_off_policy_line(r["off_policy"]))
+    memory = f"; peak memory {f['peak_memory_gb']} GB" if report.peaks else ""
     text.append(
         f"render success {f['render_success']:.1%}; busy: generator {f['generator_busy']:.0%}, "
-        f"learner {f['learner_busy']:.0%}; peak memory {f['peak_memory_gb']} GB"
+        f"learner {f['learner_busy']:.0%}{memory}"
     )
     found = ", ".join(f"{n} {detector}" for detector, n in f["shortcuts"].items())
     text.append(f"shortcuts: {found or 'none'}")

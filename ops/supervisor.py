@@ -70,7 +70,7 @@ class Supervisor:
             log_url = await self._address("log.url")
             port = free_port(self.config.log.host, self.config.log.read_port, key="log.read_port")
             await self._start("log-reader", "log_reader", "--port", str(port), vital=False)
-            if self.config.tracker.kind != "none":
+            if self.config.tracker.wanted:
                 await self._start("tracker", "tracker", vital=False)
             engine_urls = await stack.enter_async_context(self._engines(watching))
             reader = LogReader.open(self.run_dir / "log")

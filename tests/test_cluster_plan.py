@@ -13,6 +13,8 @@ from mmzero_async.config import ConfigError
 from mmzero_async.ops.cluster import plan as plans
 from mmzero_async.ops.cluster.commands import read
 from mmzero_async.ops.cluster.inventory import InventoryError
+from mmzero_async.ops.cluster.plan import LOG_ROLES
+from mmzero_async.ops.cluster.render.places import scheduled
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "cluster.example.toml"
 TOP = 'run = "r"\nkeys = "/k"\npython = "/usr/bin/python3"\npath = "/runs"\n'
@@ -241,6 +243,21 @@ def test_who_is_elsewhere_reads_and_hands_over_through_the_network(tmp_path):
     _, plan = read(written(tmp_path, hosts))
     learner = plan.process("b.learner-0").command
     assert "tcp://10.0.0.1:5702" in learner and "--hand-over" in learner
+
+
+def test_a_tracker_is_started_beside_the_log_where_one_is_wanted(tmp_path):
+    _, plan = read(two_hosts(tmp_path))
+    assert "tracker" not in {process.role for process in plan.processes}
+    top = TOP + 'overrides = ["tracker.kind=tensorboard"]\n'
+    inventory, plan = read(two_hosts(tmp_path, top=top))
+    tracker = plan.process("tracker")
+    assert (tracker.host, tracker.vital) == ("a", False)
+    assert tracker.command[2:] == ("mmzero_async.workers.tracker", "--run-dir", "/runs/r")
+    plan = plans.drained(plan, inventory, "b")
+    assert plan.process("tracker") == tracker
+    assert [p.role for p in scheduled(plan).processes if p.role in LOG_ROLES] == [
+        *("log-server", "log-reader")
+    ]
 
 
 def test_a_process_sees_the_gpus_that_it_was_promised_and_no_others(tmp_path):

@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -19,6 +21,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from terminal import COLOUR, Screen, on_terminal
+from test_trackers import assert_shown_once
 
 from mmzero_async.config import differences, load
 from mmzero_async.ops.cluster.rehearsal.demo import Engine, late, rehearse
@@ -130,3 +134,54 @@ async def test_a_learner_on_two_hosts_is_one_and_the_logs_host_has_the_lines_of_
     assert {line["host"] for line in collected} == {"beta"}
     processes = {line["process"] for line in collected}
     assert {"beta.coder-0", "beta.renderer-0", "beta.learner-0.1", "host-agent"} <= processes
+
+
+TWO_HOSTS: Roles = {
+    "alpha": {"log": 1, "learner": 1, "proposer": 1, "solver": 1},
+    "beta": {"coder": 1, "renderer": 1},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_on_a_terminal_a_cluster_has_its_table_and_its_tracker_every_figure_once(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    """Stopped by Ctrl-C after a step, and gone on with by the same command, without colour."""
+    pytest.importorskip("tensorboard")
+    folder = tmp_path / "c"
+    async with (
+        rehearsal_hosts(folder / "net", list(TWO_HOSTS)) as hosts,
+        fake_engine(tiny_folder)(hosts) as overrides,
+    ):
+        overrides = [*overrides, as_override("tracker.kind", "tensorboard")]
+        inventory = write_inventory(hosts, folder, TWO_HOSTS, overrides, PORTS)
+        first = await asyncio.to_thread(until_shown, inventory, folder, "v1", {})
+        plain = {"NO_COLOR": "1"}
+        second = await asyncio.to_thread(until_shown, inventory, folder, "train/solver", plain)
+    assert COLOUR.search(first.text) and not COLOUR.search(second.text)
+    for screen in first, second:
+        hidden, shown = screen.text.rfind("\x1b[?25l"), screen.text.rfind("\x1b[?25h")
+        assert -1 < hidden < shown, "the cursor is back"
+        for words in ("per min", "render success", "stopped; the same command goes on"):
+            assert words in screen.plain, screen.plain[-2000:]
+    assert_shown_once(folder / "alpha" / "r")
+    told = await audit(folder)
+    assert told["clean"] and told["secrets_left"] == [], told
+
+
+def until_shown(inventory: Path, folder: Path, words: str, env: dict[str, str]) -> Screen:
+    """`mmzero run-cluster` on a terminal until its table shows the words; then Ctrl-C."""
+    at = folder / "driver"
+    with on_terminal("run-cluster", inventory, "--run", at, env=env) as screen:
+        screen.read_until("train/solver", 300)
+        seen = subprocess.run(
+            [sys.executable, "-m", "mmzero_async.ops.cli", "cluster", "status", "--run", str(at)],
+            capture_output=True,
+            text=True,
+        )
+        assert re.search(r"^ +tracker  pid \d+$", seen.stdout, re.MULTILINE), seen
+        screen.read_until(words, 300)
+        screen.process.send_signal(signal.SIGINT)
+        assert screen.end(300) == 0, screen.plain[-2000:]
+    return screen

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +9,14 @@ import msgspec
 import typer
 
 from mmzero_async import config as configuration
+from mmzero_async.ops import summary
 from mmzero_async.ops.cluster import inventory as inventories
 from mmzero_async.ops.cluster import plan as plans
 from mmzero_async.ops.cluster import table
 from mmzero_async.ops.cluster.control import Order, order
 from mmzero_async.ops.cluster.inventory import Inventory
-from mmzero_async.projections.report import Report
-from mmzero_async.schemas.events import ROLES
+from mmzero_async.ops.command_line import console, say
+from mmzero_async.ops.display import display
 
 InventoryFile = Annotated[Path, typer.Argument(help="the inventory; docs/cluster.example.toml")]
 AsJson = Annotated[bool, typer.Option("--json", help="figures for programs")]
@@ -53,30 +53,16 @@ def run_cluster(
     from mmzero_async.ops.cluster.driver import drive
 
     folder = run or Path("runs") / plan.run
-    report = asyncio.run(drive(folder, file, inventory, plan, typer.echo, _progress()))
+    with display(console, plan.config, say) as shown:
+        report = asyncio.run(drive(folder, file, inventory, plan, shown.say, shown.progress))
+    for line in summary.lines(report):
+        say(line)
     host = plan.hosts[plan.log_host]
     look = f"on {host.name}: {Path(host.python).parent}/mmzero replay {host.run_dir} --audit"
     if report.pipeline.finished is None:
-        typer.echo(f"stopped; the same command goes on. Look, {look}")
+        say(f"stopped; the same command goes on. Look, {look}")
     else:
-        typer.echo(f"finished. Look, {look}")
-
-
-def _progress() -> Callable[[Report, float], None]:
-    """Says a line when a step was made, and every half minute."""
-    shown = ""
-
-    def progress(report: Report, running: float) -> None:
-        nonlocal shown
-        steps = report.pipeline.policies.step
-        line = " ".join(f"{role} {steps[role]}" for role in ROLES)
-        if line != shown or int(running) % 30 == 0:
-            shown = line
-            typer.echo(
-                f"{running / 60:5.1f} min  steps: {line}  events {report.pipeline.next_offset}"
-            )
-
-    return progress
+        say(f"finished. Look, {look}")
 
 
 # --- orders to a run that is going on -------------------------------------------------------------

@@ -21,7 +21,7 @@ from mmzero_async.ops.cluster import secrets
 from mmzero_async.ops.cluster.control import Answer, Order, OrderRefused, taking_orders
 from mmzero_async.ops.cluster.fleet import Fleet
 from mmzero_async.ops.cluster.inventory import STAGES, Inventory, InventoryError
-from mmzero_async.ops.cluster.plan import Plan
+from mmzero_async.ops.cluster.plan import LOG_ROLES, Plan
 from mmzero_async.ops.cluster.table import engines
 from mmzero_async.ops.course import Course, Helm, Progress, Say
 from mmzero_async.ops.rundir import take_run
@@ -30,7 +30,6 @@ from mmzero_async.schemas.events import ROLES
 from mmzero_async.transport.remote_reader import RemoteReader
 
 START_SECONDS = 180.0  # for a server on a busy host to answer for the first time
-LOG = ("log-server", "log-reader", "log-shipper")
 
 
 class Driver:
@@ -76,7 +75,7 @@ class Driver:
             client = await stack.enter_async_context(
                 self.helm.joined(plan.log_url, keys, START_SECONDS)
             )
-            self.fleet.phase(*LOG, "engine", others_stay=True)
+            self.fleet.phase(*LOG_ROLES, "engine", others_stay=True)
             reader = await asyncio.to_thread(
                 RemoteReader.open, plan.read_url, keys=keys, patience=START_SECONDS
             )
@@ -94,7 +93,7 @@ class Driver:
             self.say(f"engine at {engines(plan)}: vLLM starts in half a minute or so")
             await self._until(engine.health, "the engine")
             self.say("learner")
-            self.fleet.phase(*LOG, "engine", "learner", others_stay=True)
+            self.fleet.phase(*LOG_ROLES, "engine", "learner", others_stay=True)
             await course.see_through(self._workers)
             self.say("stopping")
         self.lock.release()
@@ -103,9 +102,9 @@ class Driver:
     @contextlib.asynccontextmanager
     async def _workers(self) -> AsyncIterator[None]:
         """They run until the end, wherever there are hosts for them."""
-        self.fleet.phase(*LOG, "engine", "learner", *STAGES)
+        self.fleet.phase(*LOG_ROLES, "engine", "learner", *STAGES)
         yield
-        self.fleet.phase(*LOG, "engine", "learner")
+        self.fleet.phase(*LOG_ROLES, "engine", "learner")
         await self.fleet.settle()
 
     async def _until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:

@@ -15,7 +15,7 @@ from mmzero_async.ops.cluster import words as w
 from mmzero_async.ops.cluster.inventory import InventoryError
 from mmzero_async.ops.cluster.keeper import Keeper
 from mmzero_async.ops.cluster.link import HostRefused, LinkLost
-from mmzero_async.ops.cluster.plan import Plan
+from mmzero_async.ops.cluster.plan import LOG_ROLES, Plan
 from mmzero_async.ops.errors import RunLost
 
 REACH_SECONDS = 60.0  # for a host to take part, at the start and when it joins
@@ -191,9 +191,8 @@ class Fleet:
 
     async def _end(self) -> None:
         """Workers first, the log server last; then every agent goes, and its secrets with it."""
-        log = ("log-server", "log-reader", "log-shipper")
         for roles in (("engine", "learner"), ()):
-            self.phase(*log, *roles)
+            self.phase(*LOG_ROLES, *roles)
             await self.settle()
         for name, ended in zip(
             self.keepers,

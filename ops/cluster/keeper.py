@@ -16,6 +16,7 @@ from mmzero_async.ops.cluster.plan import PlannedHost, Process
 
 LOOK_SECONDS = 1.0
 PAUSE = 1.0  # before a lost line is opened again
+_END_WITH_RUN = ("learner", "tracker")  # by themselves
 
 Tell = Callable[..., None]  # what happened, and its fields
 
@@ -168,7 +169,7 @@ class Keeper:
                 self._tell("process given up", process=child.name, why=child.given_up)
                 if process is not None and process.vital:
                     self._fail(f"{child.name} on {self.host.name}: {child.given_up}")
-            if child.ended and process is not None and process.role != "learner":
+            if child.ended and process is not None and process.role not in _END_WITH_RUN:
                 self.restart(child.name)  # somebody asked it to stop, and it was not us
         if not self.wanted.keys() <= self.children.keys() <= self.may_stay:
             self._changed.set()

@@ -19,6 +19,8 @@ from mmzero_async.telemetry import HOST
 from mmzero_async.transport.keys import SERVER_KEY
 
 ENGINE_KEY = "engine.key_secret"
+LOG_ROLES = ("log-server", "log-reader", "tracker", "log-shipper")  # run as long as the log does
+_HELPING = (*STAGES, "log-reader", "tracker", "log-shipper")  # the run goes on without them
 
 Counts = dict[str, dict[str, int]]  # host -> stage -> processes
 
@@ -28,7 +30,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str  # unique in the run, e.g. "beta.coder-0"
     host: str
-    role: str  # "log-server", "log-reader", "log-shipper", "engine", "learner", or a stage
+    role: str  # one of LOG_ROLES, "engine", "learner", or a stage
     command: tuple[str, ...]  # complete, as its host understands it
     env: dict[str, str] = {}  # beyond the host's own
     gpus: tuple[int, ...] = ()
@@ -130,7 +132,7 @@ def drained(plan: Plan, inventory: Inventory, host: str) -> Plan:
     """The host runs no stage any more. InventoryError for one that the run cannot do without."""
     if host not in plan.hosts:
         raise InventoryError(f"no host {host!r}; there are: {', '.join(plan.hosts)}")
-    vital = [p.role for p in plan.on(host) if p.role not in (*STAGES, "log-shipper")]
+    vital = [p.role for p in plan.on(host) if p.role not in (*STAGES, "tracker", "log-shipper")]
     if vital:
         raise InventoryError(
             f"{host} holds the run's {', '.join(vital)}: it cannot be drained while the run goes "
@@ -232,6 +234,8 @@ def _processes(plan: Plan, inventory: Inventory) -> Iterator[Process]:
     at = plan.log_host
     yield _process(plan, inventory, at, "log-server", "log_server", ("--port", str(ports.log)))
     yield _process(plan, inventory, at, "log-reader", "log_reader", ("--port", str(ports.read)))
+    if plan.config.tracker.wanted:  # it reads the log's files
+        yield _process(plan, inventory, at, "tracker", "tracker", ())
     for host in plan.hosts:
         if host != at:
             read = ("--read-url", plan.read_url)
@@ -305,6 +309,8 @@ def _process(
             listens = {"log": ports.log}
         case "log-reader":
             listens = {"read": ports.read}
+        case "tracker":
+            pass
         case "log-shipper":
             name = f"{host}.log-shipper"
             command += ["--key", f"{keys}/{host}.key_secret"]
@@ -332,7 +338,7 @@ def _process(
         env=env,
         gpus=gpus,
         listens=listens,
-        vital=role not in (*STAGES, "log-reader", "log-shipper")
+        vital=role not in _HELPING
         and not (role == "engine" and _has_others(host, plan, inventory)),
     )
 

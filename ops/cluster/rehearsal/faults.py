@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
+from mmzero_async.ops.cluster.plan import LOG_ROLES
 from mmzero_async.ops.cluster.rehearsal.scene import Scene
 from mmzero_async.schemas.events import (
     AnyEvent,
@@ -190,7 +191,7 @@ class Faults:
 
 def _joins(process: str) -> bool:
     """Whether the log server knows it."""
-    return not process.endswith(("log-server", "log-reader", "log-shipper"))
+    return not process.endswith(LOG_ROLES)
 
 
 def _work(event: AnyEvent) -> bool:

@@ -40,16 +40,18 @@ def moved(
 
 
 def scheduled(plan: Plan) -> Plan:
-    """The plan as a scheduler is given it: without log shippers. Slurm's machines see one folder,
-    and Kubernetes has ways of its own for what pods say. InventoryError for a learner on several
-    hosts, whose ranks would not find each other there."""
+    """The plan as a scheduler is given it: without log shippers (Slurm's machines see one folder,
+    and Kubernetes has ways of its own for what pods say) and without a tracker, whose program the
+    log's image lacks. InventoryError for a learner on several hosts, whose ranks would not find
+    each other there."""
     learners = [process.host for process in plan.processes if process.role == "learner"]
     if len(learners) > 1:
         raise InventoryError(
             f"the learner is on {', '.join(learners)}: on several hosts it is started by `mmzero "
             "run-cluster` alone; give the role to one of them"
         )
-    kept = tuple(process for process in plan.processes if process.role != "log-shipper")
+    left_out = ("log-shipper", "tracker")
+    kept = tuple(process for process in plan.processes if process.role not in left_out)
     return replace(plan, processes=kept)
 
 
