@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmzero_async import __version__
-from mmzero_async.config import Config
+from mmzero_async.config import Config, from_json
 from mmzero_async.engines.errors import PolicyNotLoaded
 from mmzero_async.engines.pool import Engine
 from mmzero_async.log.interface import Reader
 from mmzero_async.ops.evaluate import evaluate
+from mmzero_async.ops.rundir import check_same
 from mmzero_async.projections.admission import role_learning
 from mmzero_async.projections.report import Report, accuracy
 from mmzero_async.roles.grading import GRADER
@@ -94,9 +95,13 @@ class Course:
         self._unread = ""  # why the log cannot be read now
 
     async def start(self, run: str, base_model: str, base_digest: str) -> None:
-        """Says in the log what the run is, once."""
+        """Says in the log what the run is, once. ConfigError for a log that says otherwise: its
+        host's folder may have been another driver's."""
         await self.catch_up()
-        if self.report.pipeline.started is None:
+        if (started := self.report.pipeline.started) is not None:
+            what, made_with = f"the log of {started.run}", from_json(started.config)
+            check_same(what, made_with, self.config, "give the run another name")
+        else:
             event = RunStarted(
                 run=run,
                 config=self.config.to_json(),

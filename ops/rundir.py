@@ -55,14 +55,19 @@ def take_run(path: Path, config: Config) -> FileLock:
     stored = path / "config.json"
     if stored.exists():
         made_with = from_json(stored.read_text())
-        if _essence(made_with) != _essence(config):
-            raise ConfigError(
-                f"{path} was started with configuration {made_with.digest()}, this is "
-                f"{config.digest()}: name another folder with --run, or leave the overrides out"
-            )
+        check_same(str(path), made_with, config, "name another folder with --run")
     # Addresses and time limits may change from one start to the next.
     stored.write_text(config.to_json())
     return lock
+
+
+def check_same(what: str, made_with: Config, config: Config, instead: str) -> None:
+    """ConfigError where a run would go on under a configuration that it was not started with."""
+    if _essence(made_with) != _essence(config):
+        raise ConfigError(
+            f"{what} was started with configuration {made_with.digest()}, this is "
+            f"{config.digest()}: {instead}, or leave the overrides out"
+        )
 
 
 def _check_start(config: Config) -> None:

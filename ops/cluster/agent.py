@@ -20,13 +20,14 @@ from typing import Any
 
 from mmzero_async import telemetry
 from mmzero_async.config import from_json
+from mmzero_async.engines.errors import ModelUnusable
 from mmzero_async.filelock import FileLock, LockHeld
 from mmzero_async.ops.cluster import words as w
 from mmzero_async.ops.cluster.about import about
 from mmzero_async.ops.cluster.files import replace
 from mmzero_async.ops.errors import ProcessKeepsDying
 from mmzero_async.ops.processes import Child
-from mmzero_async.ops.rundir import base_model_folder, weights_digest
+from mmzero_async.ops.rundir import base_model_folder, check_same, weights_digest
 from mmzero_async.telemetry_options import LogsOptions
 
 RIVAL_SECONDS = 5.0  # after which a silent driver's place may be taken by another
@@ -129,7 +130,7 @@ class Agent:
             if not isinstance(request.ask, w.Look):
                 async with self._one_at_a_time:
                     base_digest = await self._do(request.ask)
-        except (w.AgentError, ValueError, OSError) as error:
+        except (w.AgentError, ModelUnusable, ValueError, OSError) as error:
             return w.Reply(id=request.id, error=str(error))
         return w.Reply(
             id=request.id,
@@ -186,7 +187,10 @@ class Agent:
     # --- the run's folder ----------------------------------------------------------------------
 
     def _prepare(self, ask: w.Prepare) -> str:
-        config = from_json(ask.config)
+        config, stored = from_json(ask.config), self.run_dir / "config.json"
+        if (self.run_dir / "log").exists() and stored.exists():
+            made_with = from_json(stored.read_text())
+            check_same(str(self.run_dir), made_with, config, "give the run another name")
         self._logs = config.logs
         replace(self.run_dir / "config.json", ask.config, 0o644)
         keys = self.run_dir / w.KEYS

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from mmzero_async import __version__
 from mmzero_async.config import ConfigError
 
 SOCKET = "control.sock"
@@ -25,6 +27,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     do: str  # "status", "scale", "drain", "restart", "join", "stop"
     what: str = ""  # a stage, a host, a worker
     count: int = 0
+    version: str = ""  # of who gives it; `order` fills it in
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +55,13 @@ async def taking_orders(run: Path, carry_out: CarryOut) -> AsyncIterator[None]:
     async def line_of(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             try:
-                answer = await carry_out(msgspec.json.decode(await reader.readline(), type=Order))
+                wanted = msgspec.json.decode(await reader.readline(), type=Order)
+                if wanted.version != __version__:
+                    raise OrderRefused(
+                        f"this is mmzero-async {wanted.version or 'of no version'}, the driver is "
+                        f"{__version__}: give orders with the driver's own installation"
+                    )
+                answer = await carry_out(wanted)
             except (ConfigError, msgspec.DecodeError, ValueError) as error:
                 answer = Answer(error=str(error))
             writer.write(msgspec.json.encode(answer) + b"\n")
@@ -83,12 +92,23 @@ def order(run: Path, wanted: Order) -> Answer:
                 f"nobody drives {run}: start it with `mmzero run-cluster`, or name the folder of a "
                 "run that is going on"
             ) from None
-        line.sendall(msgspec.json.encode(wanted) + b"\n")
-        with line.makefile("rb") as answers:
-            data = answers.readline()
+        try:
+            line.sendall(msgspec.json.encode(replace(wanted, version=__version__)) + b"\n")
+            with line.makefile("rb") as answers:
+                data = answers.readline()
+        except TimeoutError:
+            raise OrderRefused(
+                f"the driver of {run} has not answered within {_SECONDS:.0f} s; it may still do "
+                "what it was asked for: look with `mmzero cluster status`"
+            ) from None
+        except ConnectionError:
+            data = b""
     if not data:
         raise OrderRefused(f"the driver of {run} went away")
-    answer = msgspec.json.decode(data, type=Answer)
+    try:
+        answer = msgspec.json.decode(data, type=Answer)
+    except (msgspec.DecodeError, UnicodeError):
+        raise OrderRefused(f"what answers at {run / SOCKET} is no driver of ours") from None
     if answer.error:
         raise OrderRefused(answer.error)
     return answer

@@ -68,7 +68,7 @@ class Driver:
         async with contextlib.AsyncExitStack() as stack:
             self.say(f"hosts: {', '.join(plan.hosts)}")
             await stack.enter_async_context(self.fleet.reached())
-            await stack.enter_async_context(taking_orders(self.folder, self._carry_out))
+            await stack.enter_async_context(taking_orders(self.folder, self.carry_out))
             base_digest = self._one_base_model()
             self.say(f"log server at {plan.log_url}")
             self.fleet.phase("log-server", others_stay=True)
@@ -132,7 +132,8 @@ class Driver:
 
     # --- orders --------------------------------------------------------------------------------
 
-    async def _carry_out(self, order: Order) -> Answer:
+    async def carry_out(self, order: Order) -> Answer:
+        """ConfigError for what cannot be."""
         plan = self.fleet.plan
         match order.do:
             case "status":
