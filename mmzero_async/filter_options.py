@@ -1,6 +1,7 @@
 """Bounds on a group's facts as the configuration writes them, and which facts a role's group has.
 
-A fact is what `Rewarded.facts` records. Names that nobody records are refused when they are read.
+A fact is what `Rewarded.facts` records, or `version`, the oldest policy version among the group's
+samples. Names that are neither are refused when they are read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 FACTS: dict[str, tuple[str, ...]] = {
-    "proposer": ("parsed", "structure_spread"),
-    "coder": ("render_rate", "structure_spread"),
+    "proposer": ("parsed", "structure_spread", "version"),
+    "coder": ("render_rate", "structure_spread", "version"),
     "solver": (
         "solvability",
         "easy_consistency",
@@ -17,6 +18,7 @@ FACTS: dict[str, tuple[str, ...]] = {
         "difficulty",
         "agreement",
         "structure_novelty",
+        "version",
     ),
 }
 

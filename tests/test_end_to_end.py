@@ -6,6 +6,8 @@
 The story is told once; each test looks at one part of it.
 """
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -14,12 +16,18 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from PIL import Image
+from transformers import AutoProcessor
 from whole_run import PATIENCE, WholeRun, mmzero, until
 
+from mmzero_async.config import from_json
 from mmzero_async.engines.launch import installed
+from mmzero_async.ops.bench.asked import asked
+from mmzero_async.ops.rundir import base_model_folder
 from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     ROLES,
@@ -204,6 +212,47 @@ def test_a_committed_step_taken_again_gives_the_same_bits(story: Story, role: st
             "new weights' digest",
         ]
         assert all(figure["equal"] for figure in found), found
+
+
+def test_every_step_of_the_run_trained_again_offline_gives_the_same_bits(story: Story) -> None:
+    """In all their figures, weights of every version included."""
+    trained = mmzero("replay", story.run, "--train", "--json")
+    assert trained.returncode == 0, trained.stderr
+    same = [json.loads(line)["same"] for line in trained.stdout.splitlines()]
+    assert same == [True] * story.count(StepCommitted)
+
+
+def test_the_engine_saw_what_the_models_own_template_makes_of_each_prompt(story: Story) -> None:
+    """Token for token, pictures expanded, by transformers' processor alone."""
+    config = from_json((story.run / "config.json").read_text())
+    processor = AutoProcessor.from_pretrained(base_model_folder(config))
+    reader, seen = story.reader(), set()
+    for request in asked(reader, config):
+        messages, pictures = processable(request.messages)
+        text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        made = processor(text=[text], images=[pictures] if pictures else None)
+        assert list(made["input_ids"][0]) == unpack_tokens(request.told.prompt_token_ids).tolist()
+        seen.add((request.told.role, bool(pictures)))
+    reader.close()
+    assert seen >= {("proposer", False), ("coder", False), ("solver", True)}
+
+
+def processable(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Image.Image]]:
+    """Chat messages as a processor takes them: the pictures apart."""
+    pictures, said = [], []
+    for message in messages:
+        parts = message["content"]
+        if isinstance(parts, str):
+            parts = [{"type": "text", "text": parts}]
+        told = []
+        for part in parts:
+            if part["type"] == "image_url":
+                data = part["image_url"]["url"].partition(",")[2]
+                pictures.append(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+                part = {"type": "image"}
+            told.append(part)
+        said.append({**message, "content": told})
+    return said, pictures
 
 
 def test_a_trained_picture_can_be_traced_and_becomes_a_row_of_a_dataset(story: Story) -> None:

@@ -312,6 +312,25 @@ def test_a_bound_on_any_recorded_fact_rejects_with_the_fact_s_name(tmp_path: Pat
     assert Candidates(CONFIG).refresh(log.pipeline, log.of)[0].reason != "parsed"
 
 
+def test_groups_can_be_taken_by_the_version_that_sampled_them() -> None:
+    log = Log(
+        [
+            *[proposed("g0", [True]), coded("g0.s0", [True, False], version=4)],
+            *picture("g0.s0.d0", ["4", "4"], ["3", "5"]),
+            *[proposed("g1", [True]), coded("g1.s0", [True, False], version=5)],
+            *picture("g1.s0.d0", ["4", "4"], ["3", "5"]),
+        ]
+    )
+    config = load(overrides=[*SMALL, 'filters.coder=[{fact="version", low=5}]'])
+    candidates = Candidates(config)
+    rejected = candidates.refresh(log.pipeline, log.of)
+    [refused] = [r for r in rejected if r.role == "coder"]
+    assert (refused.group, refused.reason) == ("g0.s0", "version")
+    assert refused.detail == "version 4 outside [5, inf]"
+    [taken] = candidates.passed["coder"].values()
+    assert taken.group.id == "g1.s0" and "version" not in taken.facts
+
+
 @pytest.mark.parametrize(
     ("listed", "words"),
     [
@@ -340,4 +359,5 @@ def test_the_facts_that_can_be_bound_are_those_that_are_recorded() -> None:
         scored = log.score(role, group)  # type: ignore[arg-type]
         assert isinstance(scored, Scored)
         # Of structures, which these pictures lack, see test_structure.py.
-        assert tuple(scored.facts) == tuple(f for f in FACTS[role] if "structure" not in f)
+        bindable = [f for f in FACTS[role] if "structure" not in f]
+        assert [*scored.facts, "version"] == bindable

@@ -165,7 +165,7 @@ def _proposer(
     # With the window's penalties it is chosen already: alike rewards then have no advantage.
     final = batch is not None
     bounds = filters.proposer_bounds(config.filters) + _curriculum(group, config)
-    rejection = filters.check(bounds, facts)
+    rejection = filters.check(bounds, facts | _version(group))
     if rejection is not None and not final:
         return rejection
     return _finish(group, proposed.generation, terms, facts, proposed, config, final=final)
@@ -197,7 +197,7 @@ def _coder(
     rate = render_rate(renders)
     group_facts = {"render_rate": rate} | _spread(members.structures(group.id))
     bounds = filters.coder_bounds(config.filters) + _curriculum(group, config)
-    rejection = filters.check(bounds, group_facts)
+    rejection = filters.check(bounds, group_facts | _version(group))
     if rejection is not None:
         return rejection
     terms = coder.coder_terms(coded.outcomes, renders, facts, config.coder)
@@ -224,13 +224,18 @@ def _solver(
     if group.novelty is not None:
         told["structure_novelty"] = group.novelty
     bounds = filters.solver_bounds(config.filters) + _curriculum(group, config)
-    rejection = filters.check(bounds, told)
+    rejection = filters.check(bounds, told | _version(group))
     rejection = rejection or consequences.rejection(members.findings(group.id), config.shortcuts)
     if rejection is not None:
         return rejection
     hard = members.answered[group.id, "hard"]
     terms = solver.solver_terms(hard, config.solver)
     return _finish(group, hard.generation, terms, told, proposed, config)
+
+
+def _version(group: CompleteGroup) -> dict[str, float]:
+    """A fact for filters alone: the samples say it, so `Rewarded` need not."""
+    return {"version": float(group.version)}
 
 
 def _curriculum(group: CompleteGroup, config: Config) -> tuple[filters.Bound, ...]:
