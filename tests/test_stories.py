@@ -142,7 +142,8 @@ def test_a_step_without_two_sides_is_refused_in_words(fallen: Path, tmp_path: Pa
 
 
 def test_why_is_nothing_happening(tmp_path: Path) -> None:
-    """The run was stopped with one question open: its stage, its item and the missing server."""
+    """The run was stopped with one question open: its stage, its item and the missing server. Of a
+    live run that stalls, test_flow.py tells the story."""
     published = [
         PolicyPublished(role=role, version=0, policy=f"{role}@0", checkpoint="c", digest="d")
         for role in ("proposer", "coder", "solver")
