@@ -69,7 +69,7 @@ class LossOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 CLIPPED = ("grpo", "dr_grpo", "dapo", "bnpo", "luspo")
-AGAINST_PROXIMAL = (*CLIPPED, "cispo", "sapo")  # the others' ratio is pi / mu by definition
+AGAINST_PROXIMAL = (*CLIPPED, "cispo", "sapo")
 _WEIGHT_BOUNDS = (
     "vllm_importance_sampling_mode",
     "vllm_importance_sampling_clip_max",
@@ -88,6 +88,14 @@ _OWN: dict[str, tuple[str, ...]] = {
 _ALWAYS = ("off_policy_mask_threshold", "geometric_mask", "veto", "beta")
 
 
+def against_proximal(loss: LossName, options: LossOptions) -> bool:
+    """Whether the ratio is pi / pi_prox: vespo's is where pi_prox / mu is bounded token by token,
+    and otherwise, as the other losses' by definition, pi / mu."""
+    return loss in AGAINST_PROXIMAL or (
+        loss == "vespo" and options.vllm_importance_sampling_mode.startswith("token")
+    )
+
+
 def read_by(loss: LossName, options: LossOptions) -> set[str]:
     """The names of the options that change what this loss does, as the others stand."""
     if loss == "tis":
@@ -97,6 +105,8 @@ def read_by(loss: LossName, options: LossOptions) -> set[str]:
         read.add("use_bias_correction_kl")
     if loss == "dr_grpo":
         read.add("max_completion_length")
+    if loss == "vespo":
+        return read | _read_by_vespo(options)
     if loss not in AGAINST_PROXIMAL:
         return read.union(_OWN[loss])
     read |= {"proximal", "importance_sampling_level"}
@@ -106,6 +116,18 @@ def read_by(loss: LossName, options: LossOptions) -> set[str]:
         read.add("vllm_importance_sampling_correction")
         if options.vllm_importance_sampling_correction:
             read.update(_WEIGHT_BOUNDS)
+    return read
+
+
+def _read_by_vespo(options: LossOptions) -> set[str]:
+    """TRL's default mode, which TRL refuses here, is the weight without a bound."""
+    read = set(_OWN["vespo"])
+    if options.proximal != "behaviour":  # else there is no weight to bound
+        read.add("vllm_importance_sampling_mode")
+    if against_proximal("vespo", options):
+        read.update(("proximal", *_WEIGHT_BOUNDS[1:]))
+    if options.beta > 0.0 and options.use_bias_correction_kl:  # its weight is by sequence anyway
+        read.add("importance_sampling_level")
     return read
 
 
@@ -162,6 +184,11 @@ def contradiction(
             truncating and options.vllm_importance_sampling_correction and most == least == 0.0,
             "a *_truncate mode needs vllm_importance_sampling_clip_max or .._clip_min",
         ),
+        (
+            loss == "vespo" and options.vllm_importance_sampling_mode == "sequence_truncate",
+            "vespo multiplies over the sequence itself: its vllm_importance_sampling_mode is "
+            "token_truncate or token_mask",
+        ),
         ((low, top) != (0.0, 0.0) and low >= top, "geometric_mask must be [low, high]"),
         (options.veto >= 1.0, "veto must be below 1, the ratio on policy"),
     ]
@@ -170,7 +197,7 @@ def contradiction(
 
 def _as_set(loss: LossName, options: LossOptions) -> str:
     said = f'learner.loss = "{loss}"'
-    if loss in AGAINST_PROXIMAL:
+    if against_proximal(loss, options):
         said += f' with proximal = "{options.proximal}"'
         if not options.vllm_importance_sampling_correction:
             said += " and no importance weight"

@@ -29,7 +29,8 @@ def replay(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            help="for --what-if, --train, --under: section.key=value; [learner] needs none"
+            help="for --what-if, --train, --under: section.key=value; [learner] needs none, "
+            "rewards are their role's, as solver.answer_weight=0.5"
         ),
     ] = None,
     audit: Annotated[bool, typer.Option("--audit", help="check every promise")] = False,

@@ -27,6 +27,11 @@ def one_token(
 
 MU = {"proximal": "behaviour"}
 LOG_HALF = math.log(0.5)
+TRUNCATED = {
+    "vllm_importance_sampling_mode": "token_truncate",
+    "vllm_importance_sampling_clip_max": 1.5,
+}
+MASKED = {**TRUNCATED, "vllm_importance_sampling_mode": "token_mask"}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,9 @@ LOG_HALF = math.log(0.5)
         ("m2po", 1.2, 1.0, {}, -1.2, -1.2),  # log(1.2)^2 = 0.033
         ("vespo", 2.0, 1.0, {}, -math.exp(-3) * 4 * LOG_HALF, -math.exp(-3) * 4),
         ("vespo", 2.0, -1.0, {}, math.exp(-2) * 8 * LOG_HALF, math.exp(-2) * 8),
+        # 2 is held at 1.5: e^(3 - 3 * 1.5) 1.5^2; masked it counts 1e-8
+        ("vespo", 2.0, 1.0, TRUNCATED, -math.exp(-1.5) * 2.25 * LOG_HALF, -math.exp(-1.5) * 2.25),
+        ("vespo", 2.0, 1.0, MASKED, 0.0, 0.0),
         # one version old: alpha 0, the proximal policy is mu; of ratio 1.5 the clip keeps nothing
         ("dapo", 1.5, 1.0, {"proximal": "loglinear"}, -1.2, 0.0),
     ],

@@ -96,6 +96,16 @@ VARIANTS = [
     for proximal, weighed, beta in itertools.product(
         ("current", "behaviour", "loglinear"), (True, False), (0.0, 0.1)
     )
+] + [
+    {
+        "proximal": proximal,
+        "vllm_importance_sampling_mode": mode,
+        "vllm_importance_sampling_correction": True,
+        "beta": beta,
+    }
+    for proximal, mode, beta in itertools.product(
+        ("current", "loglinear"), ("token_truncate", "token_mask"), (0.0, 0.1)
+    )
 ]
 
 
@@ -115,7 +125,7 @@ def test_an_option_changes_the_loss_or_is_refused(loss: LossName) -> None:
             else:
                 with pytest.raises(ConfigError, match=f"{name} = .* is not read by"):
                     loss_from(changed)
-    assert seen >= (10 if loss in AGAINST_PROXIMAL else 1)
+    assert seen >= (18 if loss in AGAINST_PROXIMAL else 10 if loss == "vespo" else 1)
 
 
 def test_the_options_of_the_default_are_refused_beside_another_loss() -> None:
@@ -128,6 +138,19 @@ CONTRADICTIONS = {
     "epsilon_high = 0.3 is not read": ["loss=dapo", "loss_options.epsilon_high=0.3"],
     'epsilon = 0.3 is not read by learner.loss = "tis"': ["loss_options.epsilon=0.3"],
     "proximal = 'loglinear' is not read by": ["loss=vespo", "loss_options.proximal=loglinear"],
+    "token_truncate or token_mask": [
+        "loss=vespo",
+        "loss_options.vllm_importance_sampling_mode=sequence_truncate",
+    ],
+    "mode = 'token_mask' is not read by learner.loss = \"vespo\" with proximal": [
+        "loss=vespo",
+        "loss_options.vllm_importance_sampling_mode=token_mask",
+        "loss_options.proximal=behaviour",
+    ],
+    "correction = False is not read by": [
+        "loss=vespo",
+        "loss_options.vllm_importance_sampling_correction=false",
+    ],
     "epsilon must be below 1": [
         "loss=grpo",
         "loss_options.proximal=behaviour",

@@ -105,6 +105,25 @@ SETTINGS: dict[str, tuple[LossName, dict[str, object]]] = {
     ),
     "no correction at all": ("dapo", {"vllm_importance_sampling_correction": False}),
     "vespo": ("vespo", {}),
+    "vespo, decoupled, truncated by token": (
+        "vespo",
+        {
+            "vllm_importance_sampling_mode": "token_truncate",
+            "vllm_importance_sampling_clip_max": 1.537,
+            "vllm_importance_sampling_clip_min": 0.537,
+            "beta": 0.2,
+        },
+    ),
+    "vespo, decoupled, masked by token": (
+        "vespo",
+        {
+            "proximal": "loglinear",
+            "vllm_importance_sampling_mode": "token_mask",
+            "vllm_importance_sampling_clip_max": 4.137,
+            "importance_sampling_level": "sequence",
+            "beta": 0.2,
+        },
+    ),
     "aipo": ("aipo", {"aipo_rho": 2.137}),
     "topr": ("topr", {}),
     "dppo": ("dppo", {"dppo_threshold": 0.2137, "dppo_log_ratio_penalty": 0.1, "beta": 0.1}),

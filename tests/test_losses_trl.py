@@ -67,27 +67,30 @@ def left_padded(micro: MicroBatch, batch: Batch) -> dict[str, object]:
     }
 
 
-def trl_trainer(folder, work, lora, kl_coefficient: float):
+def trl_trainer(folder, work, lora, kl_coefficient: float, **options):
     from datasets import Dataset
     from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
     from trl import GRPOConfig, GRPOTrainer
 
+    settings = {
+        "loss_type": "dapo",
+        "beta": kl_coefficient,
+        "use_bias_correction_kl": False,
+        "temperature": TEMPERATURE,
+        "importance_sampling_level": "token",
+        "vllm_importance_sampling_mode": "token_truncate",
+        "vllm_importance_sampling_clip_max": CAP,
+    }
     config = GRPOConfig(
         output_dir=str(work),
         use_cpu=True,
         report_to=[],
-        loss_type="dapo",
-        beta=kl_coefficient,
-        use_bias_correction_kl=False,
-        temperature=TEMPERATURE,
-        importance_sampling_level="token",
-        vllm_importance_sampling_mode="token_truncate",
-        vllm_importance_sampling_clip_max=CAP,
         per_device_train_batch_size=2,
         num_generations=2,
         gradient_accumulation_steps=1,
         gradient_checkpointing=False,
         bf16=False,
+        **settings | options,
     )
     trainer = GRPOTrainer(
         model=Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32),

@@ -31,9 +31,9 @@ from mmzero_async.learner.losses.recipe import Recipe
 from mmzero_async.learner.losses.seen import Tokens, Whole
 from mmzero_async.learner.losses.truncated import TruncatedImportance
 from mmzero_async.loss_options import (
-    AGAINST_PROXIMAL,
     LossName,
     LossOptions,
+    against_proximal,
     contradiction,
     upper_epsilon,
 )
@@ -69,10 +69,9 @@ def loss_from(config: LearnerConfig) -> Loss:
         raise ConfigError(why)
     if name == "tis":
         return TruncatedImportance(config.is_cap, config.kl_coefficient)
-    against_proximal = name in AGAINST_PROXIMAL
     return Recipe(
         objective=_objective(name, options),
-        proximal=options.proximal if against_proximal else "behaviour",
+        proximal=options.proximal if against_proximal(name, options) else "behaviour",
         level=options.importance_sampling_level,
         corrections=_corrections(name, options),
         penalties=_penalties(name, options),
@@ -92,6 +91,7 @@ def _objective(name: LossName, options: LossOptions) -> Objective:
                 options.vespo_lambda_pos,
                 options.vespo_k_neg,
                 options.vespo_lambda_neg,
+                _importance_weight(options) if against_proximal(name, options) else None,
             )
         case "aipo":
             return Aipo(options.aipo_rho)
@@ -108,18 +108,9 @@ def _objective(name: LossName, options: LossOptions) -> Objective:
 def _corrections(name: LossName, options: LossOptions) -> tuple[Correction, ...]:
     """In the order in which their shares are reported."""
     chosen: list[Correction] = []
-    weighed = name in AGAINST_PROXIMAL and options.proximal != "behaviour"
-    if weighed and options.vllm_importance_sampling_correction:
-        token_mode = options.vllm_importance_sampling_mode.startswith("token")
-        truncating = options.vllm_importance_sampling_mode.endswith("truncate")
-        chosen.append(
-            ImportanceWeight(
-                "token" if token_mode else "sequence",
-                "truncate" if truncating else "mask",
-                options.vllm_importance_sampling_clip_min,
-                options.vllm_importance_sampling_clip_max or float("inf"),
-            )
-        )
+    weighed = against_proximal(name, options) and options.proximal != "behaviour"
+    if weighed and name != "vespo" and options.vllm_importance_sampling_correction:
+        chosen.append(_importance_weight(options))
     if name == "dppo":
         chosen.append(TotalVariationMask(options.dppo_threshold))
     if name == "m2po":
@@ -131,6 +122,15 @@ def _corrections(name: LossName, options: LossOptions) -> tuple[Correction, ...]
     if options.off_policy_mask_threshold > 0.0:
         chosen.append(OffPolicyMask(options.off_policy_mask_threshold))
     return tuple(chosen)
+
+
+def _importance_weight(options: LossOptions) -> ImportanceWeight:
+    return ImportanceWeight(
+        "token" if options.vllm_importance_sampling_mode.startswith("token") else "sequence",
+        "truncate" if options.vllm_importance_sampling_mode.endswith("truncate") else "mask",
+        options.vllm_importance_sampling_clip_min,
+        options.vllm_importance_sampling_clip_max or float("inf"),
+    )
 
 
 def _penalties(name: LossName, options: LossOptions) -> tuple[Penalty, ...]:

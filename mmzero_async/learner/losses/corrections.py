@@ -45,6 +45,9 @@ class ImportanceWeight:
         return f"{self.level}_{self.action}"
 
     def __call__(self, seen: Seen, whole: Whole) -> Weighed:
+        return self.of(seen)
+
+    def of(self, seen: Seen) -> Weighed:
         log_ratio = seen.from_behaviour
         if self.level == "sequence":
             log_ratio = bounded(sum_of_sample(log_ratio, seen.weighing))

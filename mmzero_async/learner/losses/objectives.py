@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mmzero_async.learner.losses.corrections import ImportanceWeight
 from mmzero_async.learner.losses.seen import Seen, sum_of_sample
 
 Term = tuple[Tensor, Mapping[str, Tensor]]
@@ -82,21 +83,30 @@ class Vespo:
     """-sg[phi(w)] A log pi, phi(w) = e^lambda w^k e^(-lambda w), w = prod_t r_t of the sample.
 
     VESPO (arXiv 2602.10693), constants by the advantage's sign; phi(1) = 1. As in TRL log w is
-    held within [log 1e-8, 20]. The ratio must be that to the behaviour policy.
+    held within [log 1e-8, 20] and lambda is at least 1e-4.
+
+    Without a `weight` the proximal policy must be the behaviour policy. With one, by token,
+    w = prod_t pi / pi_prox times prod_t of the weight, as TRL puts the two together beside vLLM:
+    a token that the weight masks counts 1e-8.
     """
 
     k_pos: float
     lambda_pos: float
     k_neg: float
     lambda_neg: float
+    weight: ImportanceWeight | None = None
 
     def __call__(self, seen: Seen, ratio: Tensor) -> Term:
         positive = seen.advantages >= 0
         k = _by_sign(positive, self.k_pos, self.k_neg, ratio.dtype)
-        rate = _by_sign(positive, self.lambda_pos, self.lambda_neg, ratio.dtype)
-        log_w = sum_of_sample(seen.to_proximal.detach(), seen.weighing).clamp(LOG_W_MIN, LOG_W_MAX)
+        rate = _by_sign(positive, self.lambda_pos, self.lambda_neg, ratio.dtype).clamp(min=1e-4)
+        log_ratios, touched = seen.to_proximal.detach(), {}
+        if self.weight is not None:
+            weights, touched[self.weight.name] = self.weight.of(seen)
+            log_ratios = log_ratios + weights.log().clamp(LOG_W_MIN, LOG_W_MAX)
+        log_w = sum_of_sample(log_ratios, seen.weighing).clamp(LOG_W_MIN, LOG_W_MAX)
         log_phi = rate + k * log_w - rate * log_w.exp()
-        return -log_phi.exp() * seen.advantages * seen.logprobs, {}
+        return -log_phi.exp() * seen.advantages * seen.logprobs, touched
 
 
 LOG_W_MIN, LOG_W_MAX = -18.420680743952367, 20.0  # log 1e-8
