@@ -31,6 +31,7 @@ class ConfigError(ValueError):
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 DrawingKind = Literal["svg", "matplotlib"]
+Consistency = Literal["asked", "valid"]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,6 +135,7 @@ class SolverConfig(_Section, frozen=True, kw_only=True):
     sampling: SamplingConfig = SamplingConfig(max_tokens=64)
     answer_weight: float = 0.9
     format_weight: float = 0.1
+    consistency: Consistency = "asked"  # share of all samples, or of those that gave an answer
 
 
 class RendererConfig(_Section, frozen=True, kw_only=True):

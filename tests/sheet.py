@@ -1,7 +1,10 @@
 """MM-Zero's rewards as a spreadsheet would have them: rows, one cell a formula, nothing shared.
 
-Written from the paper's formulas alone. Imports nothing of ours; answers are compared as strings,
-BLEU is nltk's, clusters are scikit-learn's, shares are exact fractions until the last cell.
+Written from the paper's formulas and from our readings of them that docs/METHOD.md lists: shares
+are of all answers asked for (or of the valid ones, as in the reference), BLEU is the mean of both
+directions, equal texts are no distance, a content type must be a known one. So it finds slips, not
+a wrong reading. Imports nothing of ours; answers are compared as strings, BLEU is nltk's, clusters
+are scikit-learn's, shares are exact fractions until the last cell.
 """
 
 from collections import Counter
@@ -35,6 +38,11 @@ class ProposalRow:
     drawings: list[DrawingRow] = field(default_factory=list)
 
 
+def valid(answers: list[str | None]) -> list[str | None]:
+    """Without those that the reference's code takes for none."""
+    return [a for a in answers if a is not None and a not in ("none", "N/A", "unknown")]
+
+
 def votes(answers: list[str | None]) -> Counter[str]:
     return Counter(answer for answer in answers if answer is not None)
 
@@ -44,7 +52,7 @@ def solvability(row: DrawingRow, easy_answer: str) -> Fraction:
 
 
 def consistency(answers: list[str | None]) -> Fraction:
-    return Fraction(max(votes(answers).values(), default=0), len(answers))
+    return Fraction(max(votes(answers).values(), default=0), max(1, len(answers)))
 
 
 def difficulty(row: DrawingRow) -> Fraction:

@@ -262,6 +262,7 @@ OTHER_WORDS = {
     "log.sync": "nosync",
     "engine.dtype": "auto",
     "coder.difficulty": "any",
+    "solver.consistency": "valid",
     "renderer.engine": "svg2png-py",
     "shortcuts.copy_by": "either",
     **dict.fromkeys((f"shortcuts.{detector}" for detector in DETECTORS), "filter"),

@@ -17,7 +17,7 @@ from reward_builders import (
     rendered,
 )
 
-from mmzero_async.config import CoderConfig
+from mmzero_async.config import CoderConfig, SolverConfig
 from mmzero_async.roles.advantages import rewards_of
 from mmzero_async.roles.coder import coder_terms
 from mmzero_async.roles.diversity import BatchContext
@@ -49,6 +49,27 @@ def test_a_majority_against_the_proposer_is_consistent_but_not_solvable() -> Non
 def test_without_any_answer_all_is_zero_and_there_is_no_silver_answer() -> None:
     found = picture_facts(answered("easy", None), answered("hard", None, None), proposal())
     assert found == PictureFacts(0.0, 0.0, 0.0, 0.0, None)
+
+
+def test_shares_of_valid_answers_alone_where_that_is_asked_for() -> None:
+    easy = answered("easy", "3", "three", "4", None)
+    hard = answered("hard", "12", "12.0", "13", "None", "N/A", " unknown ", "", None)
+    found = picture_facts(easy, hard, proposal(), "valid")
+    assert found.solvability == 2 / 4, "that is a share of all in either reading"
+    assert found.easy_consistency == 2 / 3
+    assert (found.hard_consistency, found.silver) == (2 / 3, "12")
+    assert found.difficulty == pytest.approx(1 / 3)
+    none = answered("hard", "none", "none", "none", "12")
+    assert picture_facts(easy, none, proposal()).silver == "none"
+    assert picture_facts(easy, none, proposal(), "valid").hard_consistency == 1.0
+    silent = picture_facts(easy, answered("hard", "none", None), proposal(), "valid")
+    assert (silent.hard_consistency, silent.difficulty, silent.silver) == (0.0, 0.0, None)
+
+
+def test_who_says_none_agrees_with_nobody_where_valid_answers_count() -> None:
+    hard = answered("hard", "none", "none", "12", format_ok=False)
+    assert rewards_of(solver_terms(hard, SOLVER)) == [0.9, 0.9, 0.0]
+    assert rewards_of(solver_terms(hard, SolverConfig(consistency="valid"))) == [0.0, 0.0, 0.9]
 
 
 # --- proposer ---------------------------------------------------------------------------------

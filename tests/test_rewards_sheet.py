@@ -1,6 +1,8 @@
 """Whole windows scored by the learner and by a spreadsheet of its own (sheet.py): to 1e-9."""
 
 import random
+from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -15,6 +17,7 @@ from sheet import (
     proposer_column,
     solver_column,
     type_column,
+    valid,
 )
 
 from mmzero_async.config import Config, load
@@ -146,6 +149,41 @@ def scored(tree: Tree, config: Config) -> dict[str, dict[str, tuple[list[float],
 
 def spread(rewards: list[float]) -> bool:
     return max(rewards) - min(rewards) > 1e-9
+
+
+def without(tree: Tree, change: Callable[[list[str | None]], list[str | None]]) -> Tree:
+    """The same window with other hard answers."""
+    return [
+        [
+            replace(row, drawings=[replace(d, hard=change(d.hard)) for d in row.drawings])
+            for row in rows
+        ]
+        for rows in tree
+    ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_shares_of_valid_answers_are_those_of_the_spreadsheet(seed: int) -> None:
+    """Coder's rewards, whose difficulty is a share: the sheet drops what is no answer."""
+    words = {None: "none", "13": "N/A"}
+    tree = without(
+        window(random.Random(f"sheet/{seed}")), lambda hard: [words.get(a, a) for a in hard]
+    )
+    groups = {
+        proposal_id(f"g{g}", i): [
+            coder_cell(replace(d, hard=valid(d.hard)), row.easy_answer) for d in row.drawings
+        ]
+        for g, rows in enumerate(tree)
+        for i, row in enumerate(rows)
+        if row.kind
+    }
+    expected = {name: rewards for name, rewards in groups.items() if spread(rewards)}
+    found = scored(tree, load(overrides=[*OPEN, "solver.consistency=valid"]))["coder"]
+    assert {name: rewards for name, (rewards, _) in found.items()} == {
+        name: pytest.approx(rewards, **EXACT) for name, rewards in expected.items()
+    }
+    asked = scored(tree, load(overrides=OPEN))["coder"]
+    assert any(asked[name][0] != found[name][0] for name in asked.keys() & found.keys())
 
 
 @pytest.mark.parametrize("seed", range(12))

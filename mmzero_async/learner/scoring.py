@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmzero_async.config import Config
+from mmzero_async.config import Config, Consistency
 from mmzero_async.learner.window import GroupBatch
 from mmzero_async.projections import structures
 from mmzero_async.projections.lineage import CompleteGroup
@@ -62,10 +62,16 @@ class Members:
     answered: dict[tuple[str, Question], Answered] = field(default_factory=dict)
     probed: dict[tuple[str, Question], Probed] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)  # drawing -> the one it looks like
+    consistency: Consistency = "asked"  # solver.consistency
 
     @classmethod
-    def of(cls, events: Iterable[AnyEvent], copies: Iterable[tuple[str, str]] = ()) -> "Members":
-        members = cls(copies=dict(copies))
+    def of(
+        cls,
+        events: Iterable[AnyEvent],
+        copies: Iterable[tuple[str, str]] = (),
+        consistency: Consistency = "asked",
+    ) -> "Members":
+        members = cls(copies=dict(copies), consistency=consistency)
         for event in events:
             match event:
                 case Proposed():
@@ -94,7 +100,7 @@ class Members:
         proposal = self.proposal(parent(drawing))
         if easy is None or hard is None or proposal is None:
             return None
-        return picture_facts(easy, hard, proposal)
+        return picture_facts(easy, hard, proposal, self.consistency)
 
     def findings(self, drawing: str) -> list[Finding]:
         return consequences.findings(self.rendered.get(drawing), self.copies.get(drawing, ""))
@@ -106,7 +112,7 @@ class Members:
         for drawing in drawings:
             probe, hard = self.probed.get((drawing, "hard")), self.answered.get((drawing, "hard"))
             if probe is not None and hard is not None:
-                shares.append(solver.blind_share(probe, hard))
+                shares.append(solver.blind_share(probe, hard, self.consistency))
         return sum(shares) / len(shares) if shares else 0.0
 
     def structures(self, proposal: str) -> list[bytes]:
@@ -130,7 +136,7 @@ def score(
 
     With a batch context a proposer group is scored in its final form and never rejected.
     """
-    members = Members.of(events, group.copies)
+    members = Members.of(events, group.copies, config.solver.consistency)
     if members.proposed is None:
         return Rejection("incomplete", "its Proposed event is missing")
     match group.role:

@@ -1,11 +1,13 @@
 """What the solver's answers say about one picture: the facts that every reward is made of.
 
-Pure arithmetic over events; the share is always of all samples, answered or not.
+Pure arithmetic over events. Solvability is a share of all samples, answered or not; what
+consistency is a share of, `solver.consistency` says.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmzero_async.config import Consistency
 from mmzero_async.roles.solver import agrees, tally
 from mmzero_async.schemas.events import Answered, Proposal, Rendered
 
@@ -32,15 +34,17 @@ class PictureFacts:
         }
 
 
-def picture_facts(easy: Answered, hard: Answered, proposal: Proposal) -> PictureFacts:
+def picture_facts(
+    easy: Answered, hard: Answered, proposal: Proposal, of: Consistency = "asked"
+) -> PictureFacts:
     """Facts of one picture from the answers to both of its questions."""
     easy_answers = [outcome.answer for outcome in easy.outcomes]
     right = sum(agrees(answer, proposal.easy_answer) for answer in easy_answers)
-    votes = tally([outcome.answer for outcome in hard.outcomes])
+    votes = tally([outcome.answer for outcome in hard.outcomes], of)
     c = votes.consistency
     return PictureFacts(
         solvability=right / len(easy_answers) if easy_answers else 0.0,
-        easy_consistency=tally(easy_answers).consistency,
+        easy_consistency=tally(easy_answers, of).consistency,
         hard_consistency=c,
         difficulty=min(c, 1.0 - c),
         silver=votes.silver,

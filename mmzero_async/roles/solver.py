@@ -7,10 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmzero_async.config import SolverConfig
+from mmzero_async.config import Consistency, SolverConfig
 from mmzero_async.roles.grading import count_votes, same_answer
 from mmzero_async.schemas.events import Answered, AnswerOutcome, Probed
 
+NO_ANSWER = frozenset({"none", "n/a", "unknown"})  # words that the reference takes for none
 MAX_ANSWER = 200  # characters; an answer is a number, a word or a short phrase
 _BRACE = re.compile(r"\\boxed\s*\{|\\[{}\\]|[{}]")
 _THINK = re.compile(r"\s*<think>((?:(?!</?think>).)*)</think>\s*", re.DOTALL)
@@ -21,7 +22,7 @@ class Tally:
     """Votes on one question. `counts` has one entry a distinct answer, the majority first."""
 
     counts: tuple[tuple[str, int], ...]
-    asked: int  # samples, those without an answer too
+    asked: int  # samples that the shares are of: those without an answer too, or not
 
     @property
     def silver(self) -> str | None:
@@ -30,7 +31,7 @@ class Tally:
 
     @property
     def consistency(self) -> float:
-        """Share of all samples that gave the silver answer, 0 to 1."""
+        """Share of the samples that gave the silver answer, 0 to 1."""
         return self.counts[0][1] / self.asked if self.counts else 0.0
 
 
@@ -67,11 +68,17 @@ def _last_box(text: str) -> tuple[int, int, int] | None:
     return last
 
 
-def tally(answers: Sequence[str | None]) -> Tally:
+def tally(answers: Sequence[str | None], of: Consistency = "asked") -> Tally:
     """Count answers that mean the same together, in whatever order they came; None (no answer)
-    votes for nothing."""
-    counts = count_votes(answer for answer in answers if answer is not None)
-    return Tally(counts=counts, asked=len(answers))
+    votes for nothing.
+
+    of "valid": nor does one of NO_ANSWER, and what votes for nothing is not counted as asked.
+    """
+    given = [answer for answer in answers if answer is not None]
+    if of == "asked":
+        return Tally(counts=count_votes(given), asked=len(answers))
+    valid = [it for it in given if it.strip() and it.strip().casefold() not in NO_ANSWER]
+    return Tally(counts=count_votes(valid), asked=len(valid))
 
 
 def solver_terms(hard: Answered, config: SolverConfig) -> list[dict[str, float]]:
@@ -79,7 +86,7 @@ def solver_terms(hard: Answered, config: SolverConfig) -> list[dict[str, float]]
 
     R = 0.9 * [answer equals the silver answer] + 0.1 * [format kept].
     """
-    silver = tally([outcome.answer for outcome in hard.outcomes]).silver
+    silver = tally([outcome.answer for outcome in hard.outcomes], config.consistency).silver
     return [
         {
             "answer": config.answer_weight * agrees(outcome.answer, silver),
@@ -89,9 +96,9 @@ def solver_terms(hard: Answered, config: SolverConfig) -> list[dict[str, float]]
     ]
 
 
-def blind_share(probe: Probed, seen: Answered) -> float:
+def blind_share(probe: Probed, seen: Answered, of: Consistency = "asked") -> float:
     """Share of the blind answers that agree with the majority of those that saw the picture."""
-    silver = tally([outcome.answer for outcome in seen.outcomes]).silver
+    silver = tally([outcome.answer for outcome in seen.outcomes], of).silver
     blind = probe.outcomes
     return sum(agrees(it.answer, silver) for it in blind) / len(blind) if blind else 0.0
 
