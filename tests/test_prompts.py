@@ -1,6 +1,8 @@
 """Prompts: template sets that load or say why not, filled once and verbatim; topics by seed."""
 
 import hashlib
+import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmzero_async.roles import prompts, proposer
+from mmzero_async.roles.content_types import CONTENT_TYPES
 from mmzero_async.roles.errors import TemplateError
 from mmzero_async.roles.prompts import (
     PLACEHOLDERS,
@@ -24,6 +27,12 @@ from mmzero_async.roles.prompts import (
 from mmzero_async.roles.topics import topic
 from mmzero_async.schemas.events import ROLES, Proposal
 
+GOLDEN = Path(__file__).parent / "golden" / "templates.json"
+# What a specification needs three of, in the paper's order.
+COMPLEXITY = (
+    *("several series", "annotations", "inset panel", "named colours, markers"),
+    *("derived values", "pattern", "geometric construction"),
+)
 PROPOSAL = Proposal(
     content_type="data_chart",
     caption="A bar chart {topic} with {easy_answer} bars and \\1 {question}",
@@ -48,9 +57,33 @@ def test_the_papers_prompts_hold_its_demands() -> None:
     for tag in proposer.LIMITS:
         assert f"<{tag}>" in paper.proposer and f"</{tag}>" in paper.proposer
     assert "at least three" in paper.proposer and "without the picture" in paper.proposer
+    listed = paper.proposer.split("<content_type>one of: ")[1].split("</content_type>")[0]
+    assert tuple(listed.split(", ")) == CONTENT_TYPES
+    assert "Do not fall back on stock themes" in paper.proposer
+    short = "a single number, a single word or a very short phrase"
+    assert short in paper.proposer and short.replace("very ", "") in paper.solver
+    assert "no value that the answer depends on may stand in the question" in paper.proposer
+    assert "read" in paper.proposer.split("easy question can be")[1].split(".")[0]
+    bullets = [line[2:] for line in paper.proposer.splitlines() if line.startswith("- ")]
+    for demand, bullet in zip(COMPLEXITY, bullets, strict=True):
+        assert demand in bullet
     for demand in ("```svg", "viewBox", "12 px", "14 px", "self-contained"):
         assert demand in paper.coder
     assert "<think>" in paper.solver and "\\boxed{" in paper.solver
+
+
+def test_the_shipped_texts_are_these() -> None:
+    """Their digests stand in the events of runs. Meant to change: run with RENEW_GOLDEN=1."""
+    found = {
+        f"{name}/{role}": load_templates(name).digest(role)
+        for name in template_sets()
+        for role in ROLES
+    }
+    for name in template_sets():
+        found[f"{name}/coder_matplotlib"] = load_templates(name, "matplotlib").digest("coder")
+    if os.environ.get("RENEW_GOLDEN"):
+        GOLDEN.write_text(json.dumps(found, indent=2) + "\n")
+    assert found == json.loads(GOLDEN.read_text()), f"RENEW_GOLDEN=1 pytest {__file__} renews it"
 
 
 def test_the_solver_sees_the_picture_before_the_question() -> None:
