@@ -1,6 +1,7 @@
 """Rewards and the facts they are made of: golden cases by hand, and what must always hold."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from builders import generation
@@ -215,6 +216,69 @@ def test_both_readings_of_difficulty_differ_where_all_agree() -> None:
     by_any = coder_terms(drawn, list(picture), list(fact), CoderConfig(difficulty="any"))
     assert rewards_of(by_min) == pytest.approx([1.5])
     assert rewards_of(by_any) == pytest.approx([2.5])
+
+
+# --- what must always hold --------------------------------------------------------------------
+
+fully = st.lists(st.builds(facts, shares, shares), min_size=1, max_size=6)
+
+
+@given(fully, st.data())
+def test_more_solvability_or_difficulty_never_pays_less(
+    drawn: list[PictureFacts], data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(drawn) - 1))
+    one = drawn[at]
+    better = replace(
+        one,
+        solvability=data.draw(st.floats(one.solvability, 1)),
+        difficulty=data.draw(st.floats(one.difficulty, 0.5)),
+    )
+    raised = [*drawn[:at], better, *drawn[at + 1 :]]
+
+    def proposers(of: list[PictureFacts]) -> float:
+        [terms] = proposer_terms(proposed(proposal()), [list(of)], PROPOSER, BatchContext())
+        return sum(terms.values())
+
+    def coders(of: list[PictureFacts]) -> list[float]:
+        svgs = [DrawingOutcome(svg="<svg/>") for _ in of]
+        return rewards_of(coder_terms(svgs, [rendered() for _ in of], list(of), CODER))
+
+    assert proposers(raised) >= proposers(drawn) - 1e-12
+    assert all(new >= old for new, old in zip(coders(raised), coders(drawn), strict=True))
+
+
+@given(st.lists(st.none() | st.builds(facts, shares, shares), min_size=2, max_size=6), st.data())
+def test_drawings_in_another_order_have_the_same_rewards(
+    drawn: list[PictureFacts | None], data: st.DataObject
+) -> None:
+    order = data.draw(st.permutations(range(len(drawn))))
+
+    def coders(of: list[PictureFacts | None]) -> list[float]:
+        outcomes = [
+            DrawingOutcome(svg="<svg/>") if fact else DrawingOutcome(failure="no_code")
+            for fact in of
+        ]
+        renders = [rendered() if fact else None for fact in of]
+        return rewards_of(coder_terms(outcomes, renders, of, CODER))
+
+    assert coders([drawn[i] for i in order]) == [coders(drawn)[i] for i in order]
+
+
+@given(st.lists(st.sampled_from(["1", "2", "3", None]), min_size=1, max_size=8), st.data())
+def test_answers_in_another_order_have_the_same_rewards(
+    votes: list[str | None], data: st.DataObject
+) -> None:
+    order = data.draw(st.permutations(range(len(votes))))
+    shuffled = [votes[i] for i in order]
+    plain = rewards_of(solver_terms(answered("hard", *votes), SOLVER))
+    moved = rewards_of(solver_terms(answered("hard", *shuffled), SOLVER))
+    assert moved == [plain[i] for i in order]
+    same = [
+        picture_facts(answered("easy", *of), answered("hard", *of), proposal())
+        for of in (votes, shuffled)
+    ]
+    assert same[0] == same[1]
 
 
 # --- solver -----------------------------------------------------------------------------------
