@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmzero_async.learner.batch import Batch, build
-from mmzero_async.ops.bench import steps, trl_peer
+from mmzero_async.ops.bench import diversity, steps, trl_peer
 from mmzero_async.ops.bench.fixed_latency import replies
 from mmzero_async.ops.bench.flops import rows, step_flops
 from mmzero_async.ops.bench.lesson_windows import window
@@ -102,8 +102,15 @@ BALANCES = ("generation_bound", "balanced", "training_bound")
 EXPECTED = {
     *("step_vs_trl", "step_vs_trl_whole", "step_flops"),
     *("step_memory_vs_trl", "step_memory_checkpointed_vs_trl"),
+    *("diversity_512_strangers", "diversity_512_twins"),
     *(f"{what}_{name}" for what in ("async_vs_sync", "learner_waiting") for name in BALANCES),
 }
+
+
+def test_captions_of_both_kinds_are_clustered_and_told_against_the_limit() -> None:
+    figures = diversity.measured(1)
+    assert [it.figure for it in figures] == ["diversity_512_strangers", "diversity_512_twins"]
+    assert all(it.value and it.rival == 1.0 and it.unit == "s" for it in figures)
 
 
 @pytest.mark.slow

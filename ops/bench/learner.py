@@ -5,7 +5,8 @@
     python -m mmzero_async.ops.bench.learner --model qwen3-vl-2b --device cuda
 
 One JSON line a figure: `step_vs_trl` (steps.py says what is counted), `step_memory_vs_trl`,
-`async_vs_sync_...` and `learner_waiting_...` (overlap.py says what is real in them). With --model
+`async_vs_sync_...` and `learner_waiting_...` (overlap.py says what is real in them), and
+`diversity_512_...`, the clustering of a window's captions (diversity.py). With --model
 a preset's architecture in full size, with random weights, takes the seedling's place in the steps;
 `step_flops` on a GPU is then the model's FLOP utilisation. The overlap is always the seedling's.
 """
@@ -22,6 +23,7 @@ from mmzero_async.ops.bench.sizes import FULL, MODELS, QUICK, Extent
 
 def measured(model: str, device: str, extent: Extent) -> Iterator[Figure]:
     forks = Forks(["overlap_processes", "step_memory", "steps"])
+    yield from forks.call("diversity:measured", extent.repeats)
     yield from forks.call("steps:measured", model, device, extent.window, extent.repeats)
     yield from _memory(forks, model, device, extent)
     yield from overlap(forks, extent.steps, extent.latency, beside=extent.beside)
