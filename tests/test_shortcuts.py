@@ -206,6 +206,7 @@ HONEST: dict[str, str] = {
     "text that is used": chart(
         '<defs><text id="q" x="20" y="150" font-size="12">Hi</text></defs><use href="#q"/>'
     ),
+    "small text that can be read": chart('<text x="100" y="180" font-size="6">Hello</text>'),
     "half transparent text": chart(TEXT.format('opacity="0.5"')),
     "text at the edge": chart('<text x="180" y="100" font-size="14">Hello</text>'),
     "outlined text": chart(TEXT.format('fill="none" stroke="black"')),
