@@ -71,8 +71,9 @@ async def test_what_three_policies_make_is_seen_while_they_make_it(
             await asyncio.to_thread(
                 until, "a solver's step", lambda: told.count(StepCommitted, role="solver") > 0
             )
-            await page.select_option("[name=state]", "trained")
-            await until_shown(page, ".card img", 1)
+            async with page.expect_response(lambda answer: "state=trained" in answer.url):
+                await page.select_option("[name=state]", "trained")
+            await expect(page.locator(".card .fates").first).to_contain_text("step")
             await page.locator(".card .open").first.click()
             await expect(page.locator("#detail .fates")).to_contain_text("step")
             await page.keyboard.press("Escape")
