@@ -38,6 +38,18 @@ MENDED: dict[str, tuple[str, tuple[str, ...]]] = {
         ("doctype",),
     ),
     "an HTML entity": (svg(RECT + '<text y="20">a&nbsp;b&deg; &amp; c</text>'), ("entity",)),
+    "bare ampersands": (
+        svg(RECT + "<text y='20'>R & D, A&B, &#; &amp; &#65;</text><!-- a & b -->"),
+        ("ampersand",),
+    ),
+    "a bare ampersand beside a CDATA section": (
+        svg(RECT + "<text y='20'>R & D <![CDATA[R & D]]></text>"),
+        ("ampersand",),
+    ),
+    "an HTML entity and a bare ampersand": (
+        svg(RECT + "<text y='20'>5&deg; & more</text>"),
+        ("entity", "ampersand"),
+    ),
     "all of them": (
         "Sure!\n```xml\n<!DOCTYPE svg>\n<svg viewBox='0 0 96 96'><g id='r'>"
         f"{RECT}</g><use xlink:href='#r'/><text y='9'>&frac12;</text></svg>\n```",
@@ -46,7 +58,6 @@ MENDED: dict[str, tuple[str, tuple[str, ...]]] = {
     "a comment before, with another root in it": (f"<!-- <svg> --> {svg(RECT)}", ()),
 }
 NOT_MENDED = {  # each would need a guess at what was meant
-    "a bare ampersand": svg(RECT + "<text>R & D</text>"),
     "a bare less-than sign": svg(RECT + "<text>x < 5</text>"),
     "dashes in a comment": svg(RECT + "<!-- a -- b -->"),
     "an entity nobody knows": svg(RECT + "<text>&nosuch;</text>"),

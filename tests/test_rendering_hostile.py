@@ -54,9 +54,10 @@ async def test_a_bomb_that_passes_the_pre_flight_costs_one_failure_too(
 
 
 async def test_a_child_that_computes_too_long_ends_by_its_cpu_time() -> None:
-    async with RenderPool(RendererConfig(size=512, wall_seconds=0.6)) as pool:
+    async with RenderPool(RendererConfig(size=512, wall_seconds=3.0)) as pool:
         outcome = await pool.render(SLOW)
         assert isinstance(outcome, RenderFailure) and outcome.kind == "timeout"
+        assert outcome.detail == "its CPU time ran out"  # a third of the wall limit
 
 
 @dataclass

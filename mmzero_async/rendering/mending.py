@@ -1,9 +1,10 @@
 """Lossless mends: what surrounds the drawing, missing namespaces, HTML's entities; each named.
 
 Pure text to text, linear in its length. Whatever would need a guess at what was meant (a bare
-ampersand, an unclosed tag) is left alone and fails as not well-formed.
+less-than sign, an unclosed tag) is left alone and fails as not well-formed.
 
-Names: "fence" (Markdown), "prose" (other words around), "doctype", "xmlns", "xlink", "entity".
+Names: "fence" (Markdown), "prose" (other words around), "doctype", "xmlns", "xlink", "entity",
+"ampersand".
 """
 
 import re
@@ -25,6 +26,12 @@ _XLINK_USED = re.compile(r"\sxlink:[a-z]+\s*=")
 _XLINK_BOUND = re.compile(r"\sxmlns:xlink\s*=")
 _ENTITY = re.compile(r"&([A-Za-z][A-Za-z0-9]{1,31});")
 _XML_ENTITIES = frozenset({"amp", "lt", "gt", "quot", "apos"})
+# Comments and CDATA sections come first, so that what stands in them is passed over.
+_AMPERSAND = re.compile(
+    r"(<!--.*?(?:-->|\Z)|<!\[CDATA\[.*?(?:\]\]>|\Z))"
+    r"|&(?!#\d+;|#x[0-9a-fA-F]+;|[A-Za-z][\w.-]*;)",
+    re.DOTALL,
+)
 _LENGTH = re.compile(r"\s*\+?(\d{1,7}(?:\.\d{0,9})?|\.\d{1,9})\s*(px|pt|pc|mm|cm|in)?\s*")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _PIXELS = {"px": 1.0, "pt": 96 / 72, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}
@@ -75,6 +82,12 @@ def without_entities(svg: str) -> tuple[str, tuple[str, ...]]:
         return svg, ()
     changed = _ENTITY.sub(_numeric, svg)
     return changed, ("entity",) if changed != svg else ()
+
+
+def without_ampersands(svg: str) -> tuple[str, tuple[str, ...]]:
+    """Ampersands that begin no reference as `&amp;`, as HTML reads them; for what did not parse."""
+    changed = _AMPERSAND.sub(lambda found: found[1] or "&amp;", svg)
+    return changed, ("ampersand",) if changed != svg else ()
 
 
 def fitted(svg: str, size: int, extent: tuple[float, float] | None = None) -> str:

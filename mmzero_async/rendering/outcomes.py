@@ -12,7 +12,8 @@ KINDS: Mapping[str, str] = MappingProxyType(
         # found by the pre-flight, before anything is drawn
         "too_large": "more bytes than renderer.max_svg_kib, a program too",
         "invalid": "no <svg>, not well-formed, no valid text, or refused by the engine",
-        "forbidden": "scripts, declarations, outside references, elements nothing honest needs",
+        "forbidden": "scripts, outside references, elements nothing honest needs",
+        "limit:entities": "a DOCTYPE that declares anything: entities are how XML bombs work",
         "limit:elements": "too many elements",
         "limit:depth": "nested too deeply",
         "limit:attribute": "an attribute too long, or too many on one element",

@@ -16,12 +16,13 @@ from mmzero_async.rendering.mending import (
     declares,
     unwrapped,
     with_name_spaces,
+    without_ampersands,
     without_entities,
 )
 from mmzero_async.rendering.outcomes import RenderFailure
 from mmzero_async.rendering.references import too_entangled
 
-RULES = 2  # part of the renderer's id: to be raised with any change of verdicts, mends or fitting
+RULES = 3  # part of the renderer's id: to be raised with any change of verdicts, mends or fitting
 
 MAX_ELEMENTS = 3000
 MAX_DEPTH = 64
@@ -90,7 +91,7 @@ def preflight(text: str, max_bytes: int) -> Checked | RenderFailure:
     if size > max_bytes:
         return RenderFailure("too_large", f"{size} bytes, at most {max_bytes}")
     if declares(text):
-        return RenderFailure("forbidden", "a DOCTYPE with declarations")
+        return RenderFailure("limit:entities", "a DOCTYPE with declarations")
     found = unwrapped(text)
     if found is None:
         return RenderFailure("invalid", "no <svg> element")
@@ -99,10 +100,14 @@ def preflight(text: str, max_bytes: int) -> Checked | RenderFailure:
     verdict = inspect(svg)
     if verdict is None:
         return Checked(svg, mended + added)
-    changed, marks = without_entities(svg) if verdict.kind == "invalid" else (svg, ())
-    if marks:
-        verdict = inspect(changed)
-    return Checked(changed, mended + added + marks) if verdict is None else verdict
+    for mend in (without_entities, without_ampersands):
+        if verdict is None or verdict.kind != "invalid":
+            break
+        svg, marks = mend(svg)
+        if marks:
+            added += marks
+            verdict = inspect(svg)
+    return Checked(svg, mended + added) if verdict is None else verdict
 
 
 def inspect(svg: str) -> RenderFailure | None:
