@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from terminal import COLOUR, Screen, on_terminal
+from terminal import Screen, on_terminal
 from test_trackers import assert_shown_once
 
 from mmzero_async.config import differences, load
@@ -147,7 +147,7 @@ TWO_HOSTS: Roles = {
 async def test_on_a_terminal_a_cluster_has_its_table_and_its_tracker_every_figure_once(
     tmp_path: Path, tiny_folder: Path
 ) -> None:
-    """Stopped by Ctrl-C after a step, and gone on with by the same command, without colour."""
+    """Stopped by Ctrl-C after a step, and gone on with by the same command."""
     pytest.importorskip("tensorboard")
     folder = tmp_path / "c"
     async with (
@@ -156,10 +156,8 @@ async def test_on_a_terminal_a_cluster_has_its_table_and_its_tracker_every_figur
     ):
         overrides = [*overrides, as_override("tracker.kind", "tensorboard")]
         inventory = write_inventory(hosts, folder, TWO_HOSTS, overrides, PORTS)
-        first = await asyncio.to_thread(until_shown, inventory, folder, "v1", {})
-        plain = {"NO_COLOR": "1"}
-        second = await asyncio.to_thread(until_shown, inventory, folder, "train/solver", plain)
-    assert COLOUR.search(first.text) and not COLOUR.search(second.text)
+        first = await asyncio.to_thread(until_shown, inventory, folder, "v1")
+        second = await asyncio.to_thread(until_shown, inventory, folder, "train/solver")
     for screen in first, second:
         hidden, shown = screen.text.rfind("\x1b[?25l"), screen.text.rfind("\x1b[?25h")
         assert -1 < hidden < shown, "the cursor is back"
@@ -170,10 +168,10 @@ async def test_on_a_terminal_a_cluster_has_its_table_and_its_tracker_every_figur
     assert told["clean"] and told["secrets_left"] == [], told
 
 
-def until_shown(inventory: Path, folder: Path, words: str, env: dict[str, str]) -> Screen:
+def until_shown(inventory: Path, folder: Path, words: str) -> Screen:
     """`mmzero run-cluster` on a terminal until its table shows the words; then Ctrl-C."""
     at = folder / "driver"
-    with on_terminal("run-cluster", inventory, "--run", at, env=env) as screen:
+    with on_terminal("run-cluster", inventory, "--run", at) as screen:
         screen.read_until("train/solver", 300)
         seen = subprocess.run(
             [sys.executable, "-m", "mmzero_async.ops.cli", "cluster", "status", "--run", str(at)],
