@@ -6,6 +6,7 @@ from mmzero_async.schemas.events import (
     AnswerOutcome,
     Coded,
     DrawingOutcome,
+    Evaluated,
     Event,
     Generation,
     Probed,
@@ -17,6 +18,7 @@ from mmzero_async.schemas.events import (
     RunStarted,
     Sample,
     Sampling,
+    StepCommitted,
     VersionSpan,
 )
 from mmzero_async.schemas.ids import drawing_id, proposal_id
@@ -33,6 +35,15 @@ PROPOSAL = Proposal(
 )
 SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 96 96"><rect width="9" height="9"/></svg>'
+)
+SCORED = Evaluated(
+    role="solver",
+    version=0,
+    moment="before",
+    mode="greedy",
+    by_kind={"bar_value": (9, 10), "bar_sum": (4, 10)},
+    hard_kinds=["bar_sum"],
+    seed=1,
 )
 
 
@@ -121,6 +132,26 @@ def probed(drawing: str, question, answers: list[str | None], version: int = 0) 
         sighted=0.5,
         agreed=answers.count("3"),
         other="cd" * 32,
+    )
+
+
+def step(
+    role: Role,
+    number: int,
+    groups: list[str],
+    version: int | None = None,
+    metrics: dict[str, float] | None = None,
+) -> StepCommitted:
+    return StepCommitted(
+        role=role,
+        step=number,
+        version=version or number,
+        groups=groups,
+        offsets=[],
+        checkpoint="c",
+        digest="d",
+        batch_digest="b",
+        metrics=metrics or {},
     )
 
 

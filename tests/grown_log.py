@@ -9,7 +9,7 @@ from mmzero_async.learner.scoring import Scored, score
 from mmzero_async.projections.lineage import CompleteGroup
 from mmzero_async.projections.pipeline import Pipeline
 from mmzero_async.roles.filters import Rejection
-from mmzero_async.schemas.events import Event, Role, StepCommitted
+from mmzero_async.schemas.events import Event, Role
 
 OPEN = ["filters.coder_render_rate=[0.0, 1.0]"]
 SMALL = [*OPEN, *(f"learner.{role}.groups=2" for role in ("proposer", "coder", "solver"))]
@@ -42,20 +42,6 @@ class Log:
 
 def log_of(config: Config, *events: Event) -> Log:
     return Log([run_started(config, "r"), *events])
-
-
-def step(role: Role, number: int, groups: list[str], version: int | None = None) -> StepCommitted:
-    return StepCommitted(
-        role=role,
-        step=number,
-        version=version or number,
-        groups=groups,
-        offsets=[],
-        checkpoint="c",
-        digest="d",
-        batch_digest="b",
-        metrics={},
-    )
 
 
 def picture(drawing: str, easy: list[str | None], hard: list[str | None]) -> list[Event]:

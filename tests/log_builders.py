@@ -10,7 +10,7 @@ from pathlib import Path
 
 import lmdb
 import structlog
-from builders import answered, coded, proposed, rendered, whole_tree
+from builders import answered, coded, proposed, rendered, step, whole_tree
 from hypothesis import strategies as st
 
 from mmzero_async.config import LogConfig
@@ -36,20 +36,6 @@ from mmzero_async.transport.remote_reader import RemoteReader
 SECOND = 10**9
 BEGAN = 1_795_500_000 * SECOND
 TREES = [e for i in range(40) for e in whole_tree(f"g{i}")]
-
-
-def step(role, version: int, groups: list[str]) -> StepCommitted:
-    return StepCommitted(
-        role=role,
-        step=version,
-        version=version,
-        groups=groups,
-        offsets=[],
-        checkpoint="c",
-        digest="d",
-        batch_digest="b",
-        metrics={},
-    )
 
 
 def rewarded(group: str, rewards: list[float], role="solver") -> Rewarded:

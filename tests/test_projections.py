@@ -2,6 +2,7 @@
 
 import random
 
+import builders
 import msgspec
 from builders import answered, coded, proposed, records, rendered, whole_tree
 from hypothesis import given
@@ -16,7 +17,6 @@ from mmzero_async.projections.report import BusyTime, Report, wilson
 from mmzero_async.schemas.events import (
     GroupRejected,
     PolicyPublished,
-    StepCommitted,
     WorkAbandoned,
 )
 from mmzero_async.schemas.ids import indices
@@ -32,17 +32,7 @@ def fed(events):
 
 
 def step(role, number, groups, version=None):
-    return StepCommitted(
-        role=role,
-        step=number,
-        version=version or number,
-        groups=groups,
-        offsets=[],
-        checkpoint="c",
-        digest="d",
-        batch_digest="b",
-        metrics={"seconds": 0.5},
-    )
+    return builders.step(role, number, groups, version, {"seconds": 0.5})
 
 
 def publish_all():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer.main
-from builders import records, run_started, whole_tree
+from builders import SCORED, records, run_started, whole_tree
 from growing import Growing, growing_log
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +22,6 @@ from mmzero_async.ops.cli import app
 from mmzero_async.projections.rates import SLOT, WINDOW, Rates
 from mmzero_async.projections.report import Report
 from mmzero_async.schemas.events import (
-    Evaluated,
     Event,
     PolicyPublished,
     RunFinished,
@@ -31,15 +30,6 @@ from mmzero_async.schemas.events import (
 
 STALLED = StageStalled(
     stage="answer", seconds=61.0, due=4, held=0, oldest="answer/g0.s0.d0/hard", waits_for="a solver"
-)
-SCORED = Evaluated(
-    role="solver",
-    version=0,
-    moment="before",
-    mode="greedy",
-    by_kind={"bar_value": (9, 10), "bar_sum": (4, 10)},
-    hard_kinds=["bar_sum"],
-    seed=1,
 )
 PUBLISHED = PolicyPublished(role="solver", version=0, policy="solver@0", checkpoint="c", digest="d")
 STORY: list[Event] = [

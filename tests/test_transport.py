@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import structlog
 import zmq
+from transport_rig import Renders
 
 from mmzero_async.config import Config, LogConfig, from_json
 from mmzero_async.log.reader import LogReader
@@ -25,50 +26,13 @@ from mmzero_async.schemas.events import (
     WorkerJoined,
     WorkerLeft,
 )
-from mmzero_async.schemas.work import Work, completes
+from mmzero_async.schemas.work import Work
 from mmzero_async.transport import messages as m
 from mmzero_async.transport.client import LogClient
 from mmzero_async.transport.errors import NotReachable, PortInUse, WorkerRefused
 from mmzero_async.transport.server import LogServer
 
 CONFIG = LogConfig(port=0, map_gib=1, heartbeat_seconds=0.1, dead_seconds=0.6, max_attempts=2)
-
-
-class RenderJobs:
-    """A dispatcher over a fixed list of renders."""
-
-    def __init__(self, count: int, picture: str = ""):
-        self.open = {
-            work.key: work
-            for work in (
-                Work(stage="render", target=f"g0.s0.d{i}", picture=picture) for i in range(count)
-            )
-        }
-        self.due = list(self.open)
-
-    def admits(self, event):
-        key = completes(event)
-        return key is None or key in self.open
-
-    def apply(self, record):
-        self.open.pop(completes(record.event()) or "", None)
-
-    def take(self, stage):
-        while stage == "render" and self.due:
-            work = self.open.get(self.due.pop(0))
-            if work is not None:
-                return work
-        return None
-
-    def give_back(self, key):
-        if key in self.open:
-            self.due.append(key)
-
-    def flows(self, held, hands):
-        return []
-
-    def backlog(self):
-        return {"render": len(self.open)}
 
 
 def serving(path: Path, dispatcher, config: LogConfig = CONFIG):
@@ -95,7 +59,7 @@ def rendered(work: Work, worker: str = "x") -> Rendered:
 
 async def test_what_is_acknowledged_is_in_the_log(tmp_path):
     picture = b"png" * 1000
-    with serving(tmp_path, RenderJobs(0)) as server:
+    with serving(tmp_path, Renders(0)) as server:
         async with joining(server) as client:
             event = Measured(source="w", figures={"x": 1.0})
             offsets = await client.append([event, event], {blob_digest(picture): picture})
@@ -108,7 +72,7 @@ async def test_what_is_acknowledged_is_in_the_log(tmp_path):
 
 
 async def test_work_is_leased_once_and_a_late_result_is_superseded(tmp_path):
-    with serving(tmp_path, RenderJobs(3)) as server:
+    with serving(tmp_path, Renders(3)) as server:
         async with joining(server, "a") as a, joining(server, "b") as b:
             leases = [await a.lease("render"), await b.lease("render"), await a.lease("render")]
             assert len({lease.work.key for lease in leases}) == 3
@@ -124,7 +88,7 @@ async def test_work_is_leased_once_and_a_late_result_is_superseded(tmp_path):
 
 async def test_the_picture_travels_with_the_lease(tmp_path):
     picture = b"\x89PNG" * 50
-    with serving(tmp_path, RenderJobs(1, blob_digest(picture))) as server:
+    with serving(tmp_path, Renders(1, blob_digest(picture))) as server:
         async with joining(server) as client:
             await client.append([Measured(source="w", figures={})], {blob_digest(picture): picture})
             lease = await client.lease("render")
@@ -140,7 +104,7 @@ def silence(client: LogClient) -> None:
 
 
 async def test_leases_of_a_silent_worker_fall_due_again(tmp_path):
-    with serving(tmp_path, RenderJobs(1)) as server:
+    with serving(tmp_path, Renders(1)) as server:
         async with joining(server, "healthy") as healthy, joining(server, "dying") as dying:
             lost = await dying.lease("render")
             silence(dying)
@@ -154,7 +118,7 @@ async def test_leases_of_a_silent_worker_fall_due_again(tmp_path):
 
 
 async def test_work_that_keeps_failing_is_abandoned_with_its_reason(tmp_path):
-    with serving(tmp_path, RenderJobs(2)) as server:
+    with serving(tmp_path, Renders(2)) as server:
         async with joining(server) as client:
             poison = (await client.lease("render")).work.key
             await client.fail(poison, "boom")
@@ -176,7 +140,7 @@ def stored_in(server: LogServer, kind: type):
 
 
 async def test_a_wrong_configuration_a_taken_name_and_nobody_home_are_clear_errors(tmp_path):
-    with serving(tmp_path, RenderJobs(0)) as server:
+    with serving(tmp_path, Renders(0)) as server:
         with pytest.raises(WorkerRefused, match=r"other.*digest"):
             async with joining(server, digest="other"):
                 pass
@@ -187,7 +151,7 @@ async def test_a_wrong_configuration_a_taken_name_and_nobody_home_are_clear_erro
         port = int(server.url.rsplit(":", 1)[1])
         other = LogWriter(tmp_path / "other", run="r", map_gib=1)
         with pytest.raises(PortInUse, match=r"log\.port"):
-            LogServer(other, RenderJobs(0), LogConfig(port=port), "d", structlog.get_logger())
+            LogServer(other, Renders(0), LogConfig(port=port), "d", structlog.get_logger())
         other.close()
     with pytest.raises(NotReachable, match="run up"):
         async with LogClient.connect(
@@ -197,7 +161,7 @@ async def test_a_wrong_configuration_a_taken_name_and_nobody_home_are_clear_erro
 
 
 async def test_another_version_is_refused_at_joining_and_both_are_named(tmp_path):
-    with serving(tmp_path, RenderJobs(0)) as server, zmq.Context() as context:
+    with serving(tmp_path, Renders(0)) as server, zmq.Context() as context:
         socket = context.socket(zmq.DEALER)
         socket.linger = 0
         socket.connect(server.url)
@@ -222,7 +186,7 @@ async def test_another_version_is_refused_at_joining_and_both_are_named(tmp_path
 
 
 async def test_garbage_costs_its_sender_an_error_and_nobody_else_anything(tmp_path):
-    with serving(tmp_path, RenderJobs(0)) as server:
+    with serving(tmp_path, Renders(0)) as server:
         context = zmq.Context()
         vandal = context.socket(zmq.DEALER)
         vandal.connect(server.url)

@@ -14,11 +14,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient
-from builders import coded, proposed, rendered, whole_tree
+from builders import SCORED, coded, proposed, rendered, whole_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_builders import EVENT, rewarded, step, write
-from ui_rig import HOSTILE, SCORED, dashboard, fed, hostile_tree, ordinary
+from ui_rig import HOSTILE, dashboard, fed, hostile_tree, ordinary
 
 from mmzero_async.ops import ui as ui_package
 from mmzero_async.ops.ui import gallery as galleries

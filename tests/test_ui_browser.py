@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from builders import coded, proposed, rendered, run_started
+from builders import SCORED, coded, proposed, rendered, run_started
 from test_curve_processes import processes, until
 from test_flow import publish_all
 from test_worker_provenance import settings as worker_settings
-from ui_rig import SCORED, dashboard, fed, hostile_tree, ordinary
+from ui_rig import dashboard, fed, hostile_tree, ordinary
 
 from mmzero_async.log.reader import LogReader
 from mmzero_async.transport.client import LogClient

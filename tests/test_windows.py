@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from builders import PROPOSAL, coded, proposed, whole_tree
-from grown_log import CONFIG, SMALL, Log, grown, picture, step, varied_tree
+from builders import PROPOSAL, coded, proposed, step, whole_tree
+from grown_log import CONFIG, SMALL, Log, grown, picture, varied_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

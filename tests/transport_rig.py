@@ -26,8 +26,8 @@ CONFIG = LogConfig(port=0, map_gib=1, heartbeat_seconds=0.1, dead_seconds=30.0, 
 class Renders:
     """A dispatcher over `count` renders."""
 
-    def __init__(self, count: int = 0) -> None:
-        works = [Work(stage="render", target=f"g0.s0.d{i}") for i in range(count)]
+    def __init__(self, count: int = 0, picture: str = "") -> None:
+        works = [Work(stage="render", target=f"g0.s0.d{i}", picture=picture) for i in range(count)]
         self.open = {work.key: work for work in works}
         self.due = list(self.open)
 

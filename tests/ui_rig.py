@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from aiohttp.test_utils import TestClient, TestServer
-from builders import PROPOSAL, run_started, whole_tree
-from log_builders import rewarded, step
+from builders import PROPOSAL, run_started, step, whole_tree
+from log_builders import rewarded
 from msgspec.structs import replace
 from PIL import Image, ImageDraw
 
@@ -22,7 +22,6 @@ from mmzero_async.schemas.blobs import blob_digest
 from mmzero_async.schemas.events import (
     Answered,
     Coded,
-    Evaluated,
     Event,
     GroupRejected,
     Proposal,
@@ -33,15 +32,6 @@ from mmzero_async.schemas.events import (
 )
 
 CONFIG = load("seedling", ["learner.solver.groups=2", "learner.coder.groups=100"])
-SCORED = Evaluated(
-    role="solver",
-    version=0,
-    moment="before",
-    mode="greedy",
-    by_kind={"bar_value": (9, 10), "bar_sum": (4, 10)},
-    hard_kinds=["bar_sum"],
-    seed=1,
-)
 HOSTILE = (
     '<script>window.hacked = "script"</script>',
     '"><img src=x onerror="window.hacked = 1">',
