@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from test_transport import CONFIG, RenderJobs
+from test_transport import CONFIG
+from transport_rig import Renders
 
 from mmzero_async import telemetry
 from mmzero_async.log.reader import LogReader
@@ -172,7 +173,7 @@ def test_the_log_server_looks_by_itself(tmp_path: Path) -> None:
     writer = LogWriter(tmp_path / "log", run="r", map_gib=1)
     logger = telemetry.configure(tmp_path, "log-server")
     config = replace(CONFIG, warn_reader_seconds=0.2, warn_free_share=1.0)
-    server = LogServer(writer, RenderJobs(0), config, "digest", logger)
+    server = LogServer(writer, Renders(), config, "digest", logger)
     serving = threading.Thread(target=server.run)
     serving.start()
     try:

@@ -15,7 +15,8 @@ import msgspec
 import pytest
 import structlog
 import zmq
-from test_transport import RenderJobs, free_port
+from test_transport import free_port
+from transport_rig import Renders
 
 from mmzero_async.config import Config, LogConfig, load
 from mmzero_async.ops.errors import ProcessKeepsDying
@@ -79,7 +80,7 @@ def append_of(sequence: int, *events: Event) -> m.Append:
 def test_a_frame_that_comes_again_is_written_once_and_its_sender_is_named(tmp_path: Path) -> None:
     with (
         structlog.testing.capture_logs() as lines,
-        log_servers.serving(tmp_path / "log", RenderJobs(0), CONFIG) as server,
+        log_servers.serving(tmp_path / "log", Renders(), CONFIG) as server,
         strangers(server) as another,
     ):
         one = another()
@@ -127,7 +128,7 @@ def test_a_refusal_says_whether_another_start_is_of_use(
     tmp_path: Path, change: dict[str, object], words: str, anew: bool
 ) -> None:
     with (
-        log_servers.serving(tmp_path / "log", RenderJobs(0), CONFIG) as server,
+        log_servers.serving(tmp_path / "log", Renders(), CONFIG) as server,
         strangers(server) as another,
     ):
         one = another()
